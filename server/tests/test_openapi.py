@@ -1,0 +1,153 @@
+"""The OpenAPI document names everything that there is, and nothing else."""
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import voxpria_server
+from voxpria_server import errors
+from voxpria_server.kit.routes import Route
+from voxpria_server.reference import openapi
+from voxpria_server.reference.openapi import resolve
+
+from server.tests.contract import operations, schema_validator
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(Path(voxpria_server.__file__).parent.rglob("*.py"))
+OF_ALL = {"invalid_parameter", "missing_required_field", "payload_too_large", "server_error", "api_key_missing"}
+OF_ALL |= {"invalid_api_key", "insufficient_permissions", "not_found", "method_not_allowed", "invalid_edge_token"}
+OF_ALL |= {"invalid_webhook_signature"}
+
+
+OF_THE_OPERATOR = {"account_not_found", "plan_not_found", "key_not_found", "member_exists", "key_is_over"}
+"""Raised within `./run admin` only."""
+
+
+def _classes() -> dict[str, type[errors.ApiError]]:
+    return {
+        name: one for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.ApiError)
+    }
+
+
+def _raised() -> set[tuple[str, int, str]]:
+    """Every error that the server's source makes: file, status and code."""
+    return {found for source in SOURCES for found in _raised_in(source.name, ast.parse(source.read_text()))}
+
+
+def _raised_in(file: str, tree: ast.Module) -> Iterator[tuple[str, int, str]]:
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for node in ast.walk(tree):
+        kind = _classes().get(getattr(node.func, "id", "")) if isinstance(node, ast.Call) else None
+        if kind is None:
+            continue
+        match next((keyword.value for keyword in node.keywords if keyword.arg == "code"), None):
+            case None:
+                yield file, kind.status, kind.code
+            case ast.Constant(value=code):
+                yield file, kind.status, code
+            case _:  # out of a table of the same file
+                yield from (
+                    (file, kind.status, code)
+                    for code in texts & errors.CODES.keys()
+                    if errors.CODES[code].status == kind.status
+                )
+
+
+def test_every_code_that_is_raised_is_catalogued_with_its_status():
+    unknown = {
+        (file, status, code)
+        for file, status, code in _raised()
+        if code not in errors.CODES or (errors.CODES[code].status != status and (status, code) != (503, "server_error"))
+    }
+    assert not unknown, "name it in errors.CODES"
+
+
+def test_every_catalogued_code_is_raised():
+    raised = {code for _, _, code in _raised()}
+    assert set(errors.CODES) - raised == set()
+
+
+def test_every_code_is_declared_by_a_route_or_belongs_to_all():
+    declared = {code for route in openapi.routes() for codes in openapi.codes_of(route).values() for code in codes}
+    assert set(errors.CODES) - declared - OF_ALL - OF_THE_OPERATOR == set(), (
+        "name it with responses=raises(…) where it is raised"
+    )
+
+
+def test_every_route_with_an_id_says_what_it_answers_to_an_unknown_one():
+    silent = [
+        route.name for route in openapi.routes() if "{" in str(route.path_format) and 404 not in openapi.codes_of(route)
+    ]
+    assert silent == []
+
+
+def test_every_route_refuses_what_it_does_not_know():
+    lax = [route.name for route in openapi.routes() if not isinstance(route.original_route, Route)]
+    assert lax == [], "make its router with route_class=KeyedRoute (or Route, where no key is asked for)"
+
+
+def test_every_operation_is_complete():
+    for (path, method), operation in operations().items():
+        where = f"{method} {path}"
+        assert operation["tags"][0] in openapi.TAGS, where
+        assert operation["summary"], where
+        assert "422" not in operation["responses"], where
+        assert {"400", "500", "503"} <= operation["responses"].keys(), where
+        assert operation["security"] == [] or {"401", "403"} <= operation["responses"].keys(), where
+        for parameter in operation.get("parameters", ()):
+            assert "description" in parameter or "enum" in json.dumps(parameter["schema"]), f"{where} {parameter}"
+        for status, response in operation["responses"].items():
+            headers = resolve(response)["headers"]
+            assert "X-Request-Id" in headers, f"{where} {status}"
+
+
+def test_operation_ids_are_distinct():
+    ids = [operation["operationId"] for operation in operations().values()]
+    assert len(set(ids)) == len(ids)
+
+
+def _examples():
+    everything = {**openapi.document()["paths"], **openapi.document()["webhooks"]}
+    for path, item in everything.items():
+        for method, operation in item.items():
+            for part in (operation.get("requestBody", {}), *map(resolve, operation["responses"].values())):
+                for media in part.get("content", {}).values():
+                    given = [each["value"] for each in media.get("examples", {}).values()]
+                    for example in [*given, *([media["example"]] if "example" in media else [])]:
+                        yield f"{method} {path}", media["schema"], example
+            for parameter in operation.get("parameters", ()):
+                if "example" in parameter:
+                    yield f"{method} {path} {parameter['name']}", parameter["schema"], parameter["example"]
+
+
+def test_every_json_body_has_an_example():
+    for (path, method), operation in operations().items():
+        for part in (operation.get("requestBody", {}), *map(resolve, operation["responses"].values())):
+            media = part.get("content", {}).get("application/json")
+            assert media is None or media.keys() & {"example", "examples"}, f"{method} {path}"
+
+
+def test_every_example_fits_its_schema():
+    for where, schema, example in _examples():
+        problems = [
+            f"{list(error.instance_path)}: {error.message}" for error in schema_validator(schema).iter_errors(example)
+        ]
+        assert not problems, f"{where}: {problems}; give the field examples, as reference/examples.py says"
+
+
+def test_the_webhooks_are_the_five_events():
+    assert set(openapi.document()["webhooks"]) == {
+        "call.started",
+        "call.ended",
+        "call.failed",
+        "number.provisioned",
+        "trunk.updated",
+    }
+
+
+def test_the_copy_in_the_projects_root_is_current():
+    assert (ROOT / "openapi.json").read_text() == openapi.dump(), "renew it: ./run openapi"

@@ -1,0 +1,107 @@
+"""The API process as it is run: it starts, loses its database, recovers by itself, and ends in time."""
+
+import signal
+import time
+
+import pytest
+from voxpria_server.parts import END_SECONDS
+
+from server.tests.process import PATIENCE_SECONDS, Process
+
+ENDING_SECONDS = END_SECONDS + 6
+"""What may pass until a process is gone, on a machine that is busy with other things."""
+
+
+@pytest.fixture
+def start(settings, own_cluster):
+    started = []
+
+    def _start() -> Process:
+        started.append(Process(settings, own_cluster.url("postgres")))
+        return started[-1]
+
+    yield _start
+    for process in started:
+        if not process.log.closed:
+            process.end(signal.SIGKILL)
+
+
+def test_it_starts_on_an_empty_database_serves_and_ends_in_time(start):
+    process = start()
+    process.until("/healthz", 200)
+    assert process.get("/v1/sip/trunks").json()["pagination"]["total"] == 0
+    document = process.get("/v1/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert "/v1/sip/trunks" in document["paths"]
+    assert process.end() < ENDING_SECONDS
+
+
+def test_it_lives_through_the_loss_of_its_database(start, own_cluster):
+    process = start()
+    process.until("/v1/agents", 200)
+    own_cluster.stop(signal.SIGQUIT)
+    started_at = time.monotonic()
+    answer = process.get("/v1/agents")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_error")
+    assert int(answer.headers["retry-after"]) > 0
+    assert time.monotonic() - started_at < 10
+    assert process.get("/healthz").status_code == 200
+    parts = process.until("/readyz", 503).json()["parts"]
+    assert parts["database"]["is_up"] is False
+    own_cluster.start()
+    process.until("/v1/agents", 200)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not process.get("/readyz").json()["parts"]["worker"]["is_up"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert process.end() < ENDING_SECONDS
+
+
+def test_a_database_that_hangs_does_not_hang_us(start, own_cluster):
+    process = start()
+    process.until("/v1/agents", 200)
+    with own_cluster.frozen():
+        started_at = time.monotonic()
+        assert process.get("/v1/agents", timeout=30).status_code == 503
+        assert time.monotonic() - started_at < 25
+    process.until("/v1/agents", 200)
+
+
+def test_it_waits_for_a_database_that_is_late(start, own_cluster):
+    own_cluster.stop()
+    process = start()
+    time.sleep(0.5)
+    own_cluster.start()
+    process.until("/v1/agents", 200)
+
+
+def test_a_start_that_waits_for_its_database_can_be_ended(start, own_cluster):
+    own_cluster.stop()
+    process = start()
+    process.until_logged("waiting for the database")
+    assert process.end() < ENDING_SECONDS
+
+
+def test_a_job_survives_the_crash_of_its_process(start):
+    """Its worker's heart stops; another worker notices and takes the job over."""
+    process = start()
+    process.until("/v1/agents", 200)
+    trunk = {"name": "T", "provider": "generic", "config": {"server": "127.0.0.1", "port": 9}}
+    trunk_id = process.post("/v1/sip/trunks", trunk)["id"]
+    number = {"phone_number": "+15555551234", "trunk_id": trunk_id}
+    phone_id = process.post("/v1/phone-numbers/import", number)["id"]
+    process.until_logged("number routed, asking the edges")
+    process.end(signal.SIGKILL)
+    process = start()
+    process.until("/v1/agents", 200)
+    process.until_logged("job of a lost worker runs again", seconds=300)
+    process.until_logged("number routed, asking the edges")
+    assert process.get(f"/v1/phone-numbers/{phone_id}").json()["status"] == "provisioning"
+
+
+def test_it_ends_in_time_without_its_database(start, own_cluster):
+    process = start()
+    process.until("/v1/agents", 200)
+    own_cluster.stop(signal.SIGQUIT)
+    process.until("/readyz", 503)
+    assert process.end() < ENDING_SECONDS

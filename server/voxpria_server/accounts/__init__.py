@@ -1,0 +1,1 @@
+"""Accounts: what everything else belongs to."""

@@ -1,0 +1,68 @@
+"""Bodies of this slice's requests and answers."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from voxpria_server.kit.clock import iso
+from voxpria_server.kit.db import Row
+
+Engine = Literal["elevenlabs", "openai"]
+Short = Annotated[str, Field(min_length=1, max_length=200)]
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", description="BCP 47, as `en-US`.")]
+
+
+class AgentFields(BaseModel):
+    """What may be said of an agent; what is not sent stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instructions: Annotated[str, Field(max_length=20_000)] | None = None
+    voice: Short | None = None
+    model: Short | None = None
+    language: Language | None = None
+    external_id: Annotated[
+        Short | None, Field(description="The agent's id at the provider, where it lives there (ElevenLabs).")
+    ] = None
+
+
+class AgentCreate(AgentFields):
+    """Body of POST /agents."""
+
+    name: Short
+    engine: Engine
+
+
+class AgentUpdate(AgentFields):
+    """Body of PATCH /agents/{id}."""
+
+    name: Short | None = None
+    engine: Engine | None = None
+
+
+class Agent(BaseModel):
+    """An agent."""
+
+    id: str
+    name: str
+    engine: Engine
+    instructions: str | None
+    voice: str | None
+    model: str | None
+    language: str | None
+    external_id: str | None
+    created_at: str
+    updated_at: str
+
+
+def render(row: Row) -> Agent:
+    """Return the agent of a row."""
+    return Agent(**shown(row._asdict()))
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the agent of a row, for msgspec to encode."""
+    names = ("id", "name", "engine", "instructions", "voice", "model", "language", "external_id")
+    fields = {name: row[name] for name in names}
+    return {**fields, "created_at": iso(row["created_at"]), "updated_at": iso(row["updated_at"])}

@@ -1,0 +1,103 @@
+"""How much an account may do in a time, each mode for itself: requests an hour, imported numbers a minute.
+
+A window opens with the first use and ends on a whole second, so that `X-RateLimit-Reset` says exactly when. The windows
+are rows of one unlogged table, counted by one upsert, so they are exact however many processes there are.
+
+    async def import_number(caller: Writer, conn: Connection, imports: Imports, …):
+        row = …                          # what counts is done
+        await imports.count(conn)        # in the same transaction: what is rolled back was never counted
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from voxpria_server.auth import queries
+from voxpria_server.errors import LimitExceededError
+from voxpria_server.settings import SettingsPart
+
+Kind = Literal["requests", "imports"]
+
+WINDOW_SECONDS: dict[Kind, int] = {"requests": 3600, "imports": 60}
+_WORDS = {
+    "requests": ("rate_limit_exceeded", "Too many requests: this account has used up its requests of this hour."),
+    "imports": ("import_limit_exceeded", "Too many imports: this account has used up its imports of this minute."),
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a limit stands after a use, or after one that was refused (`is_exceeded`)."""
+
+    kind: Kind
+    limit: int
+    used: int
+    resets_at: int
+    """Unix seconds."""
+    seconds_left: int
+    is_exceeded: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that tell a client."""
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
+            "X-RateLimit-Reset": str(self.resets_at),
+        }
+
+    @property
+    def error(self) -> LimitExceededError:
+        """The answer to a use that was refused."""
+        code, message = _WORDS[self.kind]
+        return LimitExceededError(
+            message,
+            code=code,
+            details={"limit": self.limit, "window_seconds": WINDOW_SECONDS[self.kind]},
+            headers={"Retry-After": str(max(1, self.seconds_left))},
+        )
+
+
+def next_reset(kind: Kind, now: float) -> int:
+    """Return when a window that opened now would end; both in unix seconds."""
+    return int(now) + WINDOW_SECONDS[kind]
+
+
+async def count_imports(conn: AsyncConnection, account_id: str, mode: str, count: int, *, per_minute: int) -> Window:
+    """Count `count` imported numbers, all or none, within the transaction that imports them.
+
+    Imports of one account and mode take turns from here to the end of the transaction. `per_minute`: the setting, which
+    holds unless the account's plan says another.
+    """
+    counted = await queries.count_imports(conn, account_id, mode, count, per_minute)
+    row = counted or await queries.count_imports(conn, account_id, mode, 0, per_minute)
+    assert row is not None
+    return Window("imports", row.limit, row.used, row.resets_at, row.seconds_left, is_exceeded=counted is None)
+
+
+class ImportAllowance:
+    """The caller's imports, for one request; the answer's headers say where they stand."""
+
+    def __init__(self, request: Request, settings: SettingsPart) -> None:
+        self._request, self._per_minute = request, settings.imports_per_minute
+
+    async def take(self, conn: AsyncConnection, count: int = 1) -> bool:
+        """Count `count` numbers within the transaction that imports them; False if that is more than is left."""
+        return not (await self._count(conn, count)).is_exceeded
+
+    async def count(self, conn: AsyncConnection, count: int = 1) -> None:
+        """Do as `take` does; raise 429 import_limit_exceeded, which undoes the transaction."""
+        window = await self._count(conn, count)
+        if window.is_exceeded:
+            raise window.error
+
+    async def _count(self, conn: AsyncConnection, count: int) -> Window:
+        caller, per_minute = self._request.state.caller, self._per_minute
+        window = await count_imports(conn, caller.account_id, caller.mode, count, per_minute=per_minute)
+        self._request.state.headers.update(window.headers)
+        return window
+
+
+Imports = Annotated[ImportAllowance, Depends(ImportAllowance)]

@@ -1,0 +1,120 @@
+"""The API process, with a worker inside: settings -> database -> providers -> app; run by uvicorn.
+
+python -m voxpria_server.main
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from voxpria_server import api, errors
+from voxpria_server.auth.service import seed_sandbox
+from voxpria_server.kit import logs, tracing
+from voxpria_server.kit.ending import end_process_within
+from voxpria_server.kit.http import RequestMiddleware
+from voxpria_server.kit.reads import Reads
+from voxpria_server.migrations import migrate_when_up
+from voxpria_server.parts import END_SECONDS, Parts, close_parts, create_courier, create_parts, create_worker
+from voxpria_server.reference import endpoints as reference
+from voxpria_server.routing import version
+from voxpria_server.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the app; its lifespan opens and closes everything."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        parts = create_parts(settings)
+        for name, part in parts.items():
+            setattr(app.state, name, part)
+        try:
+            await _seed(settings, parts)
+            app.state.worker = worker = create_worker(settings, parts)
+            courier = create_courier(settings, parts)
+            worker.start()
+            courier.start()
+            yield
+            await asyncio.gather(courier.stop(), worker.stop())
+        finally:
+            await close_parts(parts)
+
+    app = FastAPI(
+        title="VoxPria",
+        version="1",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.add_middleware(Reads, render=errors.answer, rendered=errors.RENDERED)
+    app.add_middleware(
+        RequestMiddleware,
+        render_failure=errors.render_any,
+        unbounded_prefix=api.edge.prefix,
+        body_limits=api.BODY_LIMITS,
+    )
+    errors.install(app)
+    app.include_router(api.v1)
+    app.include_router(api.edge)
+    app.include_router(api.hooks)
+    app.include_router(api.probes)
+    app.include_router(reference.router)
+    return app
+
+
+async def _seed(settings: Settings, parts: Parts) -> None:
+    """Make what the settings ask for; raise the routes' version, as settings may have changed what edges get."""
+    async with parts["database"].transaction() as connection:
+        if settings.sandbox:
+            await seed_sandbox(connection)
+        await version.bump(connection)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, whose shutdown has an end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown; a second signal hurries it."""
+        end_process_within(END_SECONDS)
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; open requests get a second to end.
+
+    The database is waited for before anything catches signals, so that the wait can be ended.
+    """
+    settings = Settings()
+    logs.set_up(settings.log_level)
+    tracing.set_up("voxpria-api")
+    migrate_when_up(settings.database_url.get_secret_value(), settings.database_wait_seconds)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.http_address,
+        port=settings.http_port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=1,
+        backlog=1024,
+    )
+    server = _Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

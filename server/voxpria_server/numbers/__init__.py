@@ -1,0 +1,1 @@
+"""Phone numbers: importing, provisioning, and what is counted of them."""

@@ -1,0 +1,207 @@
+"""Provisioning a number: durable, one job a number at a time, and safe to run again from any point.
+
+The provider is asked first; then the number is routed, and the edges are waited for; only when every one of them
+has the route is the number called active, because from then on its calls have to work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from voxpria_server.auth.limits import count_imports
+from voxpria_server.kit.clock import utc_now
+from voxpria_server.kit.db import Database, Row
+from voxpria_server.kit.jobs import Blueprint, JobContext, Retry
+from voxpria_server.kit.logs import get_logger
+from voxpria_server.kit.sealing import SealBrokenError, Sealer
+from voxpria_server.numbers import bulk, queries, service
+from voxpria_server.providers.base import NumberOrder, Provider, RefusedError, UnreachableError
+from voxpria_server.providers.hosts import way_to
+from voxpria_server.settings import Settings
+from voxpria_server.trunks.service import open_credentials
+from voxpria_server.webhooks import outbox
+
+blueprint = Blueprint()
+
+_log = get_logger(__name__)
+_RETRY = Retry((1, 3, 8, 20, 45))
+_EDGE_WAIT_SECONDS = 10.0
+_EDGE_PAUSE_SECONDS = 2.0
+_IMPORTS_KEPT_DAYS = 30
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one run is to do: whom to ask, and for what."""
+
+    provider: str
+    order: NumberOrder
+    trunk_updated_at: datetime
+
+
+@blueprint.task(name=service.PROVISION_TASK, queue=service.PROVISION_QUEUE, pass_context=True, retry=_RETRY)
+async def provision(context: JobContext, number_id: str) -> None:
+    """Bring one number from `provisioning` to `active`, or to `inactive` with the reason."""
+    parts = context.additional_context
+    database: Database = parts["database"]
+    try:
+        async with database.transaction() as conn:
+            work = await _load(conn, parts["settings"], parts["sealer"], number_id)
+        if work is None:
+            _log.info("number needs no provisioning", number_id=number_id)
+            return
+        provider_number_id = await _ask(parts["providers"], work)
+    except RefusedError as refusal:
+        await _fail(database, number_id, str(refusal))
+        return
+    except UnreachableError as error:
+        if _RETRY.is_left(context.job):
+            raise
+        await _fail(database, number_id, str(error))
+        return
+    except Exception:
+        if not _RETRY.is_left(context.job):
+            await _fail(database, number_id, "an error on our side")
+        raise
+    await _change(database, number_id, {"is_routed": True, "provider_number_id": provider_number_id})
+    _log.info("number routed, asking the edges", number_id=number_id)
+    if await parts["wait_until_live"](_EDGE_WAIT_SECONDS):
+        await _activate(database, number_id, work)
+    else:
+        await _wait_on(database, number_id)
+
+
+@blueprint.task(
+    name=bulk.BULK_TASK, queue=bulk.BULK_QUEUE, pass_context=True, retry=Retry((1, 5, 20, 60), forever=True)
+)
+async def bulk_import(context: JobContext, import_id: str) -> None:
+    """Import the rows of a queued import, until none is left or the account's imports of this minute are used up."""
+    parts = context.additional_context
+    database: Database = parts["database"]
+    pace = _Pace(parts["settings"].imports_per_minute)
+    while True:
+        try:
+            async with database.transaction() as conn:
+                if not await bulk.import_next(conn, import_id, pace.of):
+                    _log.info("bulk import completed", import_id=import_id)
+                    return
+        except bulk.LimitReachedError:
+            async with database.transaction() as conn:
+                await bulk.start(conn, import_id, delay_seconds=pace.seconds_left)
+            return
+
+
+class _Pace:
+    """Counts the imports of the account that a row belongs to, and remembers how long the limit lasts."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self.seconds_left = 0.0
+
+    def of(self, row: Row) -> bulk.Take:
+        async def take(conn: AsyncConnection, count: int) -> bool:
+            window = await count_imports(conn, row.account_id, row.mode, count, per_minute=self._per_minute)
+            self.seconds_left = max(window.seconds_left, 1)
+            return not window.is_exceeded
+
+        return take
+
+
+@blueprint.periodic(cron="17 3 * * *")
+@blueprint.task(name="numbers:purge-imports", queue="maintenance", pass_context=True)
+async def purge_imports(context: JobContext, timestamp: int) -> None:
+    """Forget the bulk imports that were completed 30 days ago; their numbers stay."""
+    database: Database = context.additional_context["database"]
+    async with database.transaction() as conn:
+        count = await queries.purge_imports_of_job(conn, utc_now() - timedelta(days=_IMPORTS_KEPT_DAYS))
+    _log.info("bulk imports purged", at=timestamp, count=count)
+
+
+async def _load(conn: AsyncConnection, settings: Settings, sealer: Sealer, number_id: str) -> _Work | None:
+    """Return the work, None if there is none; raise RefusedError if it can't be done."""
+    number = await queries.find_of_job(conn, number_id)
+    if number is None:
+        return None
+    owner = (number.account_id, number.mode)
+    carrier = await queries.trunk_of_job(conn, *owner, number.trunk_id)
+    if carrier is None:
+        return None
+    of_engine = await queries.trunks_of_engine(conn, *owner, number.engine) if number.engine else []
+    target = service.choose_target(number, carrier, of_engine)
+    if isinstance(target, str):
+        raise RefusedError(target)
+    way = way_to(settings, number.mode, target.config["server"], target.config["transport"])
+    if way.barred is not None:
+        raise RefusedError(way.barred)
+    order = NumberOrder(
+        e164=number.e164,
+        mode=number.mode,
+        server=target.config["server"],
+        agent_id=await _agent_at_provider(conn, number),
+        provider_number_id=number.provider_number_id,
+        credentials=_credentials(sealer, target),
+        is_trunk_provisioned=target.provisioned_at is not None,
+    )
+    return _Work(provider=target.provider, order=order, trunk_updated_at=carrier.updated_at)
+
+
+def _credentials(sealer: Sealer, trunk: Row) -> dict[str, str]:
+    try:
+        return open_credentials(sealer, trunk.id, trunk.sealed_credentials)
+    except SealBrokenError:
+        raise RefusedError("the trunk's credentials can't be opened any more; set them again") from None
+
+
+async def _agent_at_provider(conn: AsyncConnection, number: Row) -> str | None:
+    """Return the provider's id of the number's agent: that of our agent, or the given one, taken as theirs."""
+    if number.agent_id is None:
+        return None
+    owner = (number.account_id, number.mode)
+    if await queries.is_our_agent(conn, *owner, number.agent_id):
+        return await queries.agent_external_id(conn, *owner, number.agent_id)
+    return str(number.agent_id)
+
+
+async def _ask(providers: Mapping[str, Provider], work: _Work) -> str | None:
+    return await providers[work.provider].provision(work.order)
+
+
+async def _activate(database: Database, number_id: str, work: _Work) -> None:
+    """Call the number active and tell the customer, in one transaction."""
+    async with database.transaction() as conn:
+        number = await queries.find_of_job(conn, number_id)
+        if number is None:
+            return
+        trunk = await queries.trunk_of_job(conn, number.account_id, number.mode, number.trunk_id)
+        is_outdated = trunk is None or trunk.updated_at != work.trunk_updated_at
+        values = {
+            "status": "active",
+            "status_reason": None,
+            "needs_reprovision": is_outdated,
+            "provisioned_at": utc_now(),
+        }
+        row = await queries.change_of_job(conn, number_id, values)
+        if row is not None:
+            await outbox.emit(conn, row.account_id, row.mode, "number.provisioned", service.event_data(row))
+
+
+async def _fail(database: Database, number_id: str, reason: str) -> None:
+    _log.info("number not provisioned", number_id=number_id, reason=reason)
+    values = {"status": "inactive", "status_reason": reason, "is_routed": False, "needs_reprovision": False}
+    await _change(database, number_id, values)
+
+
+async def _wait_on(database: Database, number_id: str) -> None:
+    """No edge has the route yet: say so, and look again in a while."""
+    async with database.transaction() as conn:
+        reason = "waiting for the edge to take the route"
+        if await queries.change_of_job(conn, number_id, {"status_reason": reason}) is not None:
+            await service.start_provisioning(conn, number_id, delay_seconds=_EDGE_PAUSE_SECONDS)
+
+
+async def _change(database: Database, number_id: str, values: Mapping[str, Any]) -> None:
+    async with database.transaction() as conn:
+        await queries.change_of_job(conn, number_id, values)

@@ -1,0 +1,301 @@
+"""The rules for phone numbers."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import phonenumbers
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from voxpria_server.agents import queries as agent_queries
+from voxpria_server.agents import service as agents
+from voxpria_server.auth.service import Caller
+from voxpria_server.errors import ConflictError, InvalidNumberError, InvalidParameterError, NotFoundError
+from voxpria_server.kit import jobs
+from voxpria_server.kit.clock import iso, utc_now
+from voxpria_server.kit.db import Database, Row
+from voxpria_server.kit.ids import new_id
+from voxpria_server.numbers import queries
+from voxpria_server.numbers.schemas import Config, NumberImport, NumberUpdate
+from voxpria_server.trunks import queries as trunk_queries
+
+PROVISION_TASK = "numbers:provision"
+PROVISION_QUEUE = "provisioning"
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_SANDBOX_PREFIX = "+1555555"
+
+
+async def import_number(conn: AsyncConnection, caller: Caller, body: NumberImport) -> Row:
+    """Add a number. What needs nobody's consent (a generic trunk) starts to be provisioned at once."""
+    e164 = check_e164(body.phone_number, caller.mode)
+    trunk = await _trunk(conn, caller, body.trunk_id)
+    engine = _engine(trunk.provider, body.engine)
+    await check_agent(conn, caller, engine, body.agent_id)
+    await _check_engine_trunk(conn, caller, trunk.provider, engine, body.config)
+    now = utc_now()
+    values = {
+        "id": new_id("phone"),
+        "account_id": caller.account_id,
+        "mode": caller.mode,
+        "e164": e164,
+        "trunk_id": trunk.id,
+        "engine": engine,
+        "agent_id": body.agent_id,
+        "config": body.config.model_dump(),
+        "status": "provisioning",
+        "is_routed": False,
+        "needs_reprovision": False,
+        "created_at": now,
+        "updated_at": now,
+    }
+    row = await queries.add(conn, values)
+    if row is None:
+        raise ConflictError(
+            "This number is imported already.",
+            code="phone_number_exists",
+            details={"field": "phone_number", "provided": e164},
+        )
+    if engine is None or (engine == "openai" and await _is_answered(conn, row, trunk)):
+        await start_provisioning(conn, row.id)
+    return row
+
+
+async def get(conn: AsyncConnection, caller: Caller, number_id: str, *, lock: bool = False) -> Row:
+    """Return a number; raise 404 phone_not_found."""
+    return _found(await queries.find(conn, caller, number_id, lock=lock))
+
+
+async def find_to_call_from(conn: AsyncConnection, caller: Caller, given: str) -> Row:
+    """Return a number by its id or as it is dialled; raise 400 invalid_phone_number, 404 phone_not_found."""
+    if given.startswith("phone_"):
+        return await get(conn, caller, given)
+    return _found(await queries.find_e164(conn, caller, check_e164(given, caller.mode, "from")))
+
+
+async def agent_trunk_of(conn: AsyncConnection, number: Row) -> Row | str:
+    """Return the trunk that a number's calls go to, or why there is none."""
+    carrier = await queries.trunk_of_job(conn, number.account_id, number.mode, number.trunk_id)
+    if carrier is None:
+        return "its trunk is gone"
+    of_engine = await queries.trunks_of_engine(conn, number.account_id, number.mode, number.engine)
+    return choose_target(number, carrier, of_engine)
+
+
+async def get_full(database: Database, caller: Caller, number_id: str) -> asyncpg.Record:
+    """Return a number in full; raise 404 phone_not_found."""
+    row = await queries.find_full(database, caller, number_id)
+    if row is None:
+        raise _not_found()
+    return row
+
+
+async def update(conn: AsyncConnection, caller: Caller, number_id: str, body: NumberUpdate) -> Row:
+    """Change agent and config; a provider that answers with its own agent has to be told, so the number says so."""
+    row = await get(conn, caller, number_id, lock=True)
+    values: dict[str, Any] = {"updated_at": utc_now()}
+    if "agent_id" in body.model_fields_set:
+        await check_agent(conn, caller, row.engine, body.agent_id)
+        values["agent_id"] = body.agent_id
+        is_told_by_us = row.engine == "elevenlabs" and row.provisioned_at is not None
+        values["needs_reprovision"] = row.needs_reprovision or (is_told_by_us and body.agent_id != row.agent_id)
+    if body.config.model_fields_set:
+        trunk = await _trunk(conn, caller, row.trunk_id)
+        await _check_engine_trunk(conn, caller, trunk.provider, row.engine, body.config)
+        values["config"] = row.config | body.config.model_dump(exclude_unset=True)
+    return await queries.update(conn, row.id, values)
+
+
+async def delete(conn: AsyncConnection, caller: Caller, number_id: str) -> None:
+    """Remove a number here; the provider is not told."""
+    if not await queries.delete(conn, caller, number_id):
+        raise _not_found()
+
+
+async def delete_agent(conn: AsyncConnection, caller: Caller, agent_id: str, *, force: bool) -> None:
+    """Remove an agent; one that answers numbers only if `force`, which leaves them without an agent."""
+    await agents.get(conn, caller, agent_id, lock=True)
+    count = await queries.count_of_agent(conn, caller, agent_id)
+    if count and not force:
+        raise ConflictError(
+            "This agent answers phone numbers; give them another one, or delete with ?force=true.",
+            code="agent_in_use",
+            details={"phone_numbers": count},
+        )
+    await queries.unassign_agent(conn, caller, agent_id, utc_now())
+    await agent_queries.delete(conn, agent_id)
+
+
+async def request_provisioning(conn: AsyncConnection, caller: Caller, number_id: str) -> Row:
+    """Have a number provisioned, unless it is and stays so; returns it as it now is."""
+    row = await get(conn, caller, number_id, lock=True)
+    if row.engine == "openai":
+        raise InvalidParameterError(
+            "An OpenAI number becomes active with its trunk: POST /v1/sip/trunks/{trunk_id}/provision.",
+            field="phone_id",
+            provided=number_id,
+        )
+    if row.status == "active" and not row.needs_reprovision:
+        return row
+    if row.status == "inactive":
+        row = await queries.update(
+            conn, row.id, {"status": "provisioning", "status_reason": None, "updated_at": utc_now()}
+        )
+    await start_provisioning(conn, row.id)
+    return row
+
+
+async def request_provisioning_of_all(conn: AsyncConnection, caller: Caller, trunk_id: str) -> list[str]:
+    """Have every number on a trunk provisioned anew; return their ids."""
+    trunk = await _trunk(conn, caller, trunk_id)
+    ids = await queries.restart_all(conn, caller, trunk, utc_now())
+    for number_id in ids:
+        await start_provisioning(conn, number_id)
+    return ids
+
+
+async def start_provisioning(conn: AsyncConnection, number_id: str, *, delay_seconds: float = 0) -> None:
+    """Defer the job, once: one number is provisioned by one job at a time."""
+    await jobs.defer(
+        conn,
+        PROVISION_TASK,
+        {"number_id": number_id},
+        queue=PROVISION_QUEUE,
+        lock=number_id,
+        queueing_lock=number_id,
+        delay_seconds=delay_seconds,
+    )
+
+
+async def count_calls(conn: AsyncConnection, ended: Iterable[tuple[str, int, datetime]]) -> None:
+    """Count ended calls: their number's id, seconds of talk, and time; within the transaction that ends them.
+
+    A deleted number counts nothing.
+    """
+    sums: dict[str, tuple[int, int, datetime]] = {}
+    for number_id, talk_seconds, at in ended:
+        count, seconds, latest = sums.get(number_id, (0, 0, at))
+        sums[number_id] = count + 1, seconds + talk_seconds, max(latest, at)
+    if sums:
+        await queries.count_calls(conn, [(number_id, *summed) for number_id, summed in sums.items()])
+
+
+def check_e164(text: str, mode: str, field: str = "phone_number") -> str:
+    """Return `text` if it is an E.164 number that its country could have; raise 400 invalid_phone_number."""
+    if not _E164.fullmatch(text):
+        raise InvalidNumberError(
+            "Phone number must be in E.164 format: + and 7 to 15 digits, as +12125551234.",
+            field=field,
+            provided=text,
+        )
+    if mode == "test" and text.startswith(_SANDBOX_PREFIX):
+        return text
+    try:
+        is_possible = phonenumbers.is_possible_number(phonenumbers.parse(text))
+    except phonenumbers.NumberParseException:
+        is_possible = False
+    if not is_possible:
+        raise InvalidNumberError("Phone number is not possible in its country.", field=field, provided=text)
+    return text
+
+
+def choose_target(number: Row, carrier: Row, of_engine: Sequence[Row]) -> Row | str:
+    """Return the trunk that takes a number's calls, out of the account's trunks of its engine; or why there is none."""
+    return target_of(number.engine, number.config.get("engine_trunk_id"), carrier, of_engine)
+
+
+def target_of(engine: str | None, named: str | None, carrier: Row, of_engine: Sequence[Row]) -> Row | str:
+    """Return what `choose_target` does, for a number of this engine that may name its trunk."""
+    if engine is None or engine == carrier.provider:
+        return carrier
+    candidates = [trunk for trunk in of_engine if named in (None, trunk.id)]
+    match candidates:
+        case [trunk]:
+            return trunk
+        case []:
+            return f"this account has no {engine} trunk" if named is None else f"its trunk {named} is gone"
+        case _:
+            return f"this account has several {engine} trunks and config.engine_trunk_id names none of them"
+
+
+def event_data(row: Row) -> dict[str, Any]:
+    """Return what `number.provisioned` says."""
+    return {
+        "phone_number_id": row.id,
+        "phone_number": row.e164,
+        "trunk_id": row.trunk_id,
+        "engine": row.engine,
+        "agent_id": row.agent_id,
+        "status": row.status,
+        "provisioned_at": iso(row.provisioned_at),
+    }
+
+
+def _engine(provider: str, wanted: str | None) -> str | None:
+    """Return the number's engine: the trunk's own; on a generic trunk any, or none."""
+    if provider == "generic":
+        return wanted
+    if wanted is not None and wanted != provider:
+        message = f"This trunk is an {provider} trunk; only a generic trunk takes numbers of any engine."
+        raise InvalidParameterError(message, field="engine", provided=wanted)
+    return provider
+
+
+async def _is_answered(conn: AsyncConnection, number: Row, carrier: Row) -> bool:
+    """Tell whether the trunk that a new number's calls go to has been provisioned as a whole."""
+    of_engine = await queries.trunks_of_engine(conn, number.account_id, number.mode, number.engine)
+    target = choose_target(number, carrier, of_engine)
+    return not isinstance(target, str) and target.provisioned_at is not None
+
+
+async def check_agent(conn: AsyncConnection, caller: Caller, engine: str | None, agent_id: str | None) -> None:
+    """Raise 404 agent_not_found, unless it may be an agent at ElevenLabs: those can't be known here."""
+    if agent_id is None or engine == "elevenlabs":
+        return
+    if not await queries.is_our_agent(conn, caller.account_id, caller.mode, agent_id):
+        raise NotFoundError(
+            "There is no agent with this id.",
+            code="agent_not_found",
+            details={"field": "agent_id", "provided": agent_id},
+        )
+
+
+async def _check_engine_trunk(
+    conn: AsyncConnection, caller: Caller, provider: str, engine: str | None, config: Config
+) -> None:
+    if config.engine_trunk_id is None:
+        return
+    if provider != "generic" or engine is None:
+        raise InvalidParameterError(
+            "Only a number of an engine on a generic trunk has an engine trunk.", field="config.engine_trunk_id"
+        )
+    trunk = await _trunk(conn, caller, config.engine_trunk_id)
+    if trunk.provider != engine:
+        raise InvalidParameterError(
+            "The engine trunk is of another provider than the number's engine.",
+            field="config.engine_trunk_id",
+            provided=config.engine_trunk_id,
+        )
+
+
+async def _trunk(conn: AsyncConnection, caller: Caller, trunk_id: str) -> Row:
+    trunk = await trunk_queries.find(conn, caller, trunk_id)
+    if trunk is None:
+        raise NotFoundError(
+            "There is no trunk with this id.",
+            code="trunk_not_found",
+            details={"field": "trunk_id", "provided": trunk_id},
+        )
+    return trunk
+
+
+def _found(row: Row | None) -> Row:
+    if row is None:
+        raise _not_found()
+    return row
+
+
+def _not_found() -> NotFoundError:
+    return NotFoundError("There is no phone number with this id.", code="phone_not_found")

@@ -1,0 +1,1 @@
+"""What the AI providers tell us."""

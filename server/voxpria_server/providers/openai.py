@@ -1,0 +1,206 @@
+"""OpenAI Realtime: a project takes every call that is sent to it, once a webhook of ours is told of them.
+
+Numbers are not known there one by one: a number is ready as soon as its trunk is. A call rings until it is accepted
+through the REST API, with what the agent is to be like.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import httpx2
+
+from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, UnreachableError, is_there
+from voxpria_server.settings import Settings
+
+LIVE_URL = "https://api.openai.com"
+INCOMING_CALL = "realtime.call.incoming"
+_ENDPOINTS = "/v1/webhook_endpoints"
+_ENDPOINT_NAME = "VoxPria"
+_BUSY = frozenset({408, 409, 425, 429})
+_CLOSED = frozenset({403, 404})
+_REASON_LENGTH = 300
+_MAX_PAGES = 20
+_GREETING_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+_LONGEST_EVENT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Project:
+    """An OpenAI project, and the key that opens it."""
+
+    mode: Mode
+    project_id: str
+    api_key: str = field(repr=False)
+
+    @classmethod
+    def of(cls, mode: Mode, credentials: Mapping[str, str]) -> "Project":
+        """Return the project that a trunk's credentials name."""
+        return cls(mode, credentials["project_id"], credentials["api_key"])
+
+
+@dataclass(frozen=True)
+class Armed:
+    """What came of arming a project's webhook."""
+
+    is_registered: bool
+    """False where the key may not manage webhooks: then the project's owner has to enter the URL there by hand."""
+    signing_secret: str | None = field(default=None, repr=False)
+    """What OpenAI signs with; None where it said so before, or only its owner knows."""
+
+
+class OpenAI:
+    """Adapter of OpenAI trunks, over their REST API."""
+
+    def __init__(self, http: httpx2.AsyncClient, settings: Settings) -> None:
+        self._http, self._settings = http, settings
+
+    async def provision(self, order: NumberOrder) -> str | None:
+        """Take a number on: nothing to be done there, if its trunk is provisioned."""
+        if not order.is_trunk_provisioned:
+            raise RefusedError("its OpenAI trunk is not provisioned: POST /v1/sip/trunks/{trunk_id}/provision")
+        return None
+
+    async def arm(self, project: Project, webhook_url: str, *, is_secret_known: bool) -> Armed:
+        """Check key and project, and have the project's incoming calls told to `webhook_url`. Safe to do again.
+
+        `is_secret_known`: we hold the secret that our webhook signs with; else it is rolled. Raises RefusedError or
+        UnreachableError.
+        """
+        _content(await self._send(project, "GET", "/v1/models"))
+        found = await self._endpoints(project)
+        if found is None:
+            return Armed(is_registered=False)
+        mine = [endpoint for endpoint in found if endpoint.get("url") == webhook_url]
+        ready = next((endpoint for endpoint in mine if INCOMING_CALL in (endpoint.get("event_types") or ())), None)
+        if ready is None:
+            body = {"name": _ENDPOINT_NAME, "url": webhook_url, "event_types": [INCOMING_CALL]}
+            return _armed(_content(await self._send(project, "POST", _ENDPOINTS, body)))
+        if is_secret_known or ready.get("name") != _ENDPOINT_NAME:
+            return Armed(is_registered=True)
+        path = f"{_ENDPOINTS}/{ready['id']}/rotate_secret"
+        return _armed(_content(await self._send(project, "POST", path, {"keep_old_secret_active_for_24_hours": True})))
+
+    async def disarm(self, project: Project, webhook_url: str) -> int:
+        """Delete the project's webhooks of our making that tell `webhook_url`; return how many. Safe to do again.
+
+        Raises as `arm` does. Webhooks that somebody else made stay, and so do all where the key may not see them.
+        """
+        mine = [
+            endpoint["id"]
+            for endpoint in await self._endpoints(project) or ()
+            if endpoint.get("url") == webhook_url and endpoint.get("name") == _ENDPOINT_NAME
+        ]
+        for endpoint_id in mine:
+            answer = await self._send(project, "DELETE", f"{_ENDPOINTS}/{quote(str(endpoint_id), safe='')}")
+            if answer.status_code != httpx2.codes.NOT_FOUND:
+                _content(answer)
+        return len(mine)
+
+    async def answers(self, mode: Mode) -> bool:
+        """Tell whether the API is there."""
+        return await is_there(self._http, f"{self._base_url(mode)}/v1/models")
+
+    async def accept(self, project: Project, call_id: str, session: Mapping[str, Any]) -> None:
+        """Have a ringing call answered by an agent that is as `session` says; raise as `arm` does."""
+        _content(await self._send(project, "POST", f"/v1/realtime/calls/{call_id}/accept", session))
+
+    async def greet(self, project: Project, call_id: str) -> bool:
+        """Have the agent of an accepted call speak first; False if it could not be told so within 10 s.
+
+        That goes over the call's own socket, which is there once the call is; closing it leaves the call alone. An
+        agent speaks without it too, once the caller has said something.
+        """
+        url = f"{self._base_url(project.mode)}/v1/realtime?call_id={quote(call_id, safe='')}"
+        try:
+            async with asyncio.timeout(_GREETING_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
+                while not (is_there := await _begin(http, url, _headers(project))):  # noqa: ASYNC110  (it is theirs)
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return False
+        return is_there
+
+    async def reject(self, project: Project, call_id: str, status_code: int) -> None:
+        """Refuse a ringing call with a SIP status code; raise as `arm` does."""
+        body = {"status_code": status_code}
+        _content(await self._send(project, "POST", f"/v1/realtime/calls/{call_id}/reject", body))
+
+    async def _endpoints(self, project: Project) -> list[dict[str, Any]] | None:
+        """Return the project's webhooks; None if the key may not see them."""
+        found: list[dict[str, Any]] = []
+        after = ""
+        for _ in range(_MAX_PAGES):
+            answer = await self._send(project, "GET", f"{_ENDPOINTS}?limit=100{after}")
+            if answer.status_code in _CLOSED:
+                return None
+            content = _content(answer)
+            page = content.get("data") if isinstance(content, dict) else None
+            found += [endpoint for endpoint in page or () if isinstance(endpoint, dict)]
+            if not page or not content.get("has_more"):
+                break
+            after = f"&after={content.get('last_id')}"
+        return found
+
+    async def _send(
+        self, project: Project, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx2.Response:
+        url = self._base_url(project.mode) + path
+        try:
+            answer = await self._http.request(method, url, headers=_headers(project), json=body)
+        except httpx2.HTTPError as error:
+            raise UnreachableError("OpenAI did not answer") from error
+        if answer.status_code in _BUSY or answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+            message = f"OpenAI answered {answer.status_code}"
+            raise UnreachableError(message)
+        return answer
+
+    def _base_url(self, mode: Mode) -> str:
+        if mode == "live":
+            return LIVE_URL
+        if not self._settings.sandbox:
+            raise RefusedError("in test mode OpenAI means the sandbox, and the sandbox is off")
+        return f"{self._settings.sandbox_url}/openai"
+
+
+def _headers(project: Project) -> dict[str, str]:
+    return {"Authorization": f"Bearer {project.api_key}", "OpenAI-Project": project.project_id}
+
+
+async def _begin(http: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> bool:
+    """Ask for a response over a call's socket, and wait until it is begun; False if there is no such call yet."""
+    try:
+        async with http.ws_connect(url, headers=headers, max_msg_size=_LONGEST_EVENT_BYTES) as socket:
+            await socket.send_json({"type": "response.create"})
+            async for message in socket:
+                kind = message.json().get("type") if message.type is aiohttp.WSMsgType.TEXT else None
+                if kind == "error":
+                    raise ValueError(kind)
+                if kind == "response.created":
+                    return True
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status != httpx2.codes.NOT_FOUND:
+            raise
+    return False
+
+
+def _armed(content: object) -> Armed:
+    secret = content.get("signing_secret") if isinstance(content, dict) else None
+    if not isinstance(secret, str) or not secret:
+        raise UnreachableError("OpenAI made a webhook without telling its secret")
+    return Armed(is_registered=True, signing_secret=secret)
+
+
+def _content(answer: httpx2.Response) -> Any:  # noqa: ANN401  (what JSON holds)
+    try:
+        content = answer.json() if answer.content else {}
+    except ValueError:
+        content = {}
+    if answer.is_error:
+        error = content.get("error") if isinstance(content, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        raise RefusedError(str(message)[:_REASON_LENGTH] if message else f"OpenAI answered {answer.status_code}")
+    return content
