@@ -1,0 +1,221 @@
+"""The desk: each message acted on once, remembered, acknowledged; catching up after any restart."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kamailio_words import BEGIN, TABLE, ended, heard, invite, progress
+from scripted import Kamailio
+from voxpria_edge import messages
+from voxpria_edge.admission import Admission
+from voxpria_edge.calls import Call
+from voxpria_edge.desk import Desk
+from voxpria_edge.resolve import guard
+from voxpria_edge.spool import Spool
+from voxpria_routing.snapshot import Trunk
+
+
+class Office:
+    """A desk with a real spool, and Kamailio scripted."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool, self.kamailio, self.finished = spool, Kamailio(), list[Call]()
+        self.desk = Desk(
+            "edge_1", spool, self.kamailio, Admission(lambda: TABLE), self.diagnose, guard(allow_private=True)
+        )
+        self.desk.evapi = self.kamailio
+        self.desk.on_ended = self.finished.append
+
+    @staticmethod
+    async def diagnose(trunk: Trunk) -> str:
+        return f"Nobody is at {trunk.server}."
+
+    async def hear(self, *said: dict[str, object]) -> None:
+        for each in said:
+            await self.desk.on_message(heard(each))
+        await self.desk.settle()
+
+    async def reconnect(self, *said: dict[str, object], live: tuple[str, ...] = ()) -> None:
+        """Kamailio is there again, says all this, which calls it has, and that it was all."""
+        await self.desk.on_connected()
+        await self.hear(*said, *({"kind": "live", "record": id_} for id_ in live), {"kind": "resent"})
+
+    async def told(self) -> list[tuple[str, str]]:
+        """Kind and call of everything to be reported, in order."""
+        return [(type(event).__name__, event.call_id) for _, event in await self.spool.oldest(1000)]
+
+    def answers(self) -> list[messages.Command]:
+        return [sent for sent in self.kamailio.sent if isinstance(sent, messages.Dial | messages.Reject)]
+
+
+@asynccontextmanager
+async def office(folder: Path) -> AsyncIterator[Office]:
+    spool = Spool(folder / "spool.sqlite")
+    kept = await spool.open()
+    made = Office(spool)
+    made.desk.remember(kept)
+    work = [asyncio.create_task(each) for each in (spool.run(), made.desk.acknowledge())]
+    try:
+        yield made
+    finally:
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await spool.close()
+
+
+async def until(probe: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not probe():
+            await asyncio.sleep(0.01)
+
+
+async def opened(at: Office) -> Call:
+    await at.hear(invite())
+    (call,) = at.desk.open_calls
+    return call
+
+
+async def test_a_call_from_question_to_end(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        question = invite()
+        await at.hear(question)
+        (call,) = at.desk.open_calls
+        rest = [progress("ringing", call.id), progress("answered", call.id, BEGIN + 2), ended(call.id)]
+        await at.hear(*rest)
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ringing", "Answered", "Ended"]
+        assert [done.id for done in at.finished] == [call.id]
+        await until(lambda: len(at.kamailio.acknowledged) == 4)
+        assert at.kamailio.acknowledged == [said["id"] for said in (question, *rest)]
+        assert not at.desk.open_calls
+
+
+async def test_nothing_is_acknowledged_before_it_is_on_disk(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        store = at.spool._store
+
+        def look(changes: object) -> int:
+            assert not at.kamailio.acknowledged
+            return store(changes)
+
+        at.spool._store = look
+        await at.hear(invite())
+        await until(lambda: at.kamailio.acknowledged)
+
+
+async def test_a_refused_call_is_told_and_done_with(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        await at.hear(invite(to="+15555551239"))
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
+        assert not at.desk.calls
+        assert not at.finished
+        (answer,) = at.answers()
+        assert isinstance(answer, messages.Reject)
+
+
+async def test_what_was_missed_is_taken_in_the_order_of_its_times(tmp_path: Path) -> None:
+    question = invite()
+    async with office(tmp_path) as at:
+        await at.hear(question)
+        (call,) = at.desk.open_calls
+    rest = [ended(call.id, BEGIN + 9), progress("answered", call.id, BEGIN + 2), progress("ringing", call.id)]
+    async with office(tmp_path) as at:
+        assert [kept.id for kept in at.desk.open_calls] == [call.id]
+        await at.reconnect(*rest)
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ringing", "Answered", "Ended"]
+        (done,) = at.finished
+        assert done.answered_at is not None
+
+
+async def test_what_was_heard_before_changes_nothing_when_it_is_said_again(tmp_path: Path) -> None:
+    question = invite()
+    async with office(tmp_path) as at:
+        await at.hear(question)
+        (call,) = at.desk.open_calls
+        said = [question, progress("answered", call.id), ended(call.id)]
+        await at.hear(*said[1:])
+        before = await at.told()
+    async with office(tmp_path) as at:
+        await at.reconnect(*said, *said)
+        assert await at.told() == before
+        assert not at.answers()
+        assert not at.finished
+        await until(lambda: len(at.kamailio.acknowledged) == len(said))
+
+
+async def test_a_message_that_is_said_live_and_again_counts_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        question = invite()
+        await at.hear(question)
+        (call,) = at.desk.open_calls
+        answered = progress("answered", call.id)
+        for said in (question, answered):
+            await at.desk.on_message(heard(said))
+        await at.reconnect(question, answered, live=(call.id,))
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Answered"]
+        assert at.desk.calls[call.id].answered_at is not None
+
+
+async def test_a_call_that_a_restarted_kamailio_does_not_know_may_pass_and_is_watched(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        known, unknown = await opened(at), None
+        await at.hear(invite())
+        unknown = next(call for call in at.desk.open_calls if call.id != known.id)
+        await at.reconnect(live=(known.id,))
+        assert at.desk.orphans == {unknown.id}
+        assert [sent.record for sent in at.kamailio.sent if isinstance(sent, messages.Allow)] == [unknown.id]
+        await at.hear(ended(unknown.id))
+        assert not at.desk.orphans
+
+
+async def test_a_call_that_is_let_in_while_catching_up_is_no_orphan(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        await at.reconnect(invite())
+        assert len(at.desk.open_calls) == 1
+        assert not at.desk.orphans
+
+
+async def test_a_call_that_kamailio_tells_of_is_no_orphan_any_more(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.reconnect()
+        assert at.desk.orphans == {call.id}
+        await at.hear(progress("ringing", call.id))
+        assert not at.desk.orphans
+
+
+async def test_a_call_that_ended_before_it_had_a_record_is_known_by_its_transaction(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.hear(ended("", asked=call.asked, cause="canceled", code=487))
+        assert not at.desk.open_calls
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
+
+
+async def test_messages_of_unknown_calls_are_acknowledged_and_change_nothing(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        said = [progress("ringing", "call_x"), progress("answered", "call_x"), ended("call_x"), ended("", asked="")]
+        await at.hear(*said)
+        assert not await at.told()
+        await until(lambda: len(at.kamailio.acknowledged) == len(said))
+
+
+async def test_a_lost_call_ends_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        at.desk.lose(call, "It was lost.")
+        await at.hear(ended(call.id))
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
+        assert len(at.finished) == 1
+
+
+async def test_our_own_hang_up_keeps_its_reason_and_may_fail(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        at.kamailio.is_deaf = True
+        await at.desk.hang_up(call, "media_timeout")
+        at.kamailio.is_deaf = False
+        await at.desk.hang_up(at.desk.calls[call.id], "media_timeout")
+        assert at.kamailio.hung_up == [call.sip_call_id]
+        assert at.desk.calls[call.id].ending == "media_timeout"

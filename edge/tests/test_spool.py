@@ -1,0 +1,101 @@
+"""The spool: what was acknowledged is there after kill -9, in order, once."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from spool_writer import AT, change
+from voxpria_edge.spool import Change, Spool
+from voxpria_routing.events import Ringing
+
+WRITER = Path(__file__).with_name("spool_writer.py")
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Spool]:
+    spool = Spool(path)
+    await spool.open()
+    running = asyncio.create_task(spool.run())
+    try:
+        yield spool
+    finally:
+        running.cancel()
+        await spool.close()
+
+
+def written_until_killed(path: Path, count: int) -> list[str]:
+    """Have another process write, kill it once it has named this many changes, and return all names it gave."""
+    with subprocess.Popen([sys.executable, str(WRITER), str(path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        names = [writer.stdout.readline().decode() for _ in range(count)]
+        os.kill(writer.pid, signal.SIGKILL)
+        names += [line.decode() for line in writer.stdout.readlines()]
+    return [name.strip() for name in names if name.endswith("\n")]
+
+
+@pytest.mark.timeout(120)
+async def test_every_acknowledged_change_outlives_a_kill(tmp_path: Path) -> None:
+    path, acknowledged = tmp_path / "spool.sqlite", []
+    for count in (1, 37, 200):
+        acknowledged += written_until_killed(path, count)
+    assert len(acknowledged) >= 238
+    spool = Spool(path)
+    calls = {call.id for call in await spool.open()}
+    kept = [event.id for _, event in await spool.oldest(100_000)]
+    unheard = await spool.unheard(acknowledged)
+    await spool.close()
+    assert set(acknowledged) <= calls
+    assert set(acknowledged) <= set(kept)
+    assert not unheard
+    assert spool.unsent == len(kept) == len(set(kept))
+    for writer in {name.rsplit("-", 1)[0] for name in kept}:
+        numbers = [int(name.rsplit("-", 1)[1]) for name in kept if name.rsplit("-", 1)[0] == writer]
+        assert numbers == list(range(len(numbers)))
+
+
+async def test_an_event_is_kept_once_however_often_it_is_committed(tmp_path: Path) -> None:
+    async with opened(tmp_path / "spool.sqlite") as spool:
+        await asyncio.gather(*(spool.commit(change("one")) for _ in range(5)))
+        assert [event.id for _, event in await spool.oldest(10)] == ["one"]
+        assert spool.unsent == 1
+        assert await spool.unheard(["one", "two"]) == {"two"}
+
+
+async def test_what_is_reported_is_forgotten_and_what_was_refused_is_kept_aside(tmp_path: Path) -> None:
+    async with opened(tmp_path / "spool.sqlite") as spool:
+        for name in ("one", "two", "three"):
+            await spool.commit(change(name))
+        oldest = await spool.oldest(2)
+        await spool.reported([place for place, _ in oldest], {"two": "no such account"})
+        assert [event.id for _, event in await spool.oldest(10)] == ["three"]
+        assert spool.unsent == 1
+        await spool.commit(Change([Ringing(id="one", call_id="one", at=AT)]))
+        assert spool.unsent == 2
+
+
+async def test_a_forgotten_call_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path / "spool.sqlite") as spool:
+        await spool.commit(change("one"))
+        await spool.commit(change("two"))
+        await spool.commit(Change(calls={"one": None}))
+    again = Spool(tmp_path / "spool.sqlite")
+    assert [call.id for call in await again.open()] == ["two"]
+    await again.close()
+
+
+async def test_close_writes_what_still_waits(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    await spool.open()
+    waiting = asyncio.create_task(spool.commit(change("one")))
+    await asyncio.sleep(0)
+    await spool.close()
+    await waiting
+    again = Spool(tmp_path / "spool.sqlite")
+    assert [call.id for call in await again.open()] == ["one"]
+    await again.close()

@@ -1,0 +1,98 @@
+"""Decides with what this edge knows besides the routes: nonces, open calls, servers that are down."""
+
+from collections.abc import Callable, Sequence
+
+from voxpria_routing.decide import Cause, Decision, Dial, Reject, decide
+from voxpria_routing.load import full, server_key, starts_looked_at
+from voxpria_routing.snapshot import Trunk
+from voxpria_routing.table import Table
+
+from voxpria_edge import calls, messages
+from voxpria_edge.breaker import Breakers
+from voxpria_edge.calls import Call
+from voxpria_edge.gatekeeper import Gatekeeper
+from voxpria_edge.traffic import Traffic
+
+
+class Admission:
+    """The one place where calls are let in, and where the room that they take is counted."""
+
+    def __init__(self, table: Callable[[], Table]) -> None:
+        """`table` gives the routes in force."""
+        self._table = table
+        self.gatekeeper, self.traffic, self.breakers = Gatekeeper(), Traffic(), Breakers()
+        self._began_at: dict[str, float] = {}
+        """When each call that is being set up was counted, by its id."""
+
+    def judge(self, invite: messages.Invite) -> Decision:
+        """Judge an INVITE, and remember what it used up."""
+        digest = self.gatekeeper.read(messages.text(invite.authorization)) if invite.authorization else None
+        decision = decide(self._table(), calls.question(invite, digest), self.traffic.load(self.breakers.down()))
+        if decision.proven_by is not None:
+            self.gatekeeper.take(decision.proven_by)
+        return decision
+
+    def challenges(self, invite: messages.Invite, decision: Decision) -> list[str]:
+        """Return the headers that ask for credentials, if the decision is to ask."""
+        if not isinstance(decision, Reject) or decision.cause is not Cause.CREDENTIALS_NEEDED:
+            return []
+        room_bytes = invite.spare_bytes - calls.OWN_BYTES if invite.transport == "udp" else 1 << 16
+        return self.gatekeeper.challenges(is_stale=decision.is_stale, room_bytes=room_bytes)
+
+    def begin(self, call: Call, decision: Dial) -> None:
+        """Count a call that is let in: also at the trunks that stand by, as it may begin there at any moment."""
+        self.traffic.hold(call.id, call.keys)
+        self._began_at[call.id] = self.traffic.start(call.keys)
+        self.breakers.dialled(server_key(decision.target))
+
+    def next_trunk(self, call: Call, decision: Dial) -> int | None:
+        """Return the place of the next trunk that takes calls now, of those that the decision named; None is none."""
+        load = self.traffic.load(self.breakers.down())
+        for place in range(call.at_trunk + 1, len(decision.targets)):
+            target = decision.targets[place]
+            if server_key(target) in load.down:
+                continue
+            if self._is_counted(call, target) or full(load, target.id, None, target.max_calls_per_second) is None:
+                return place
+        return None
+
+    def _is_counted(self, call: Call, target: Trunk) -> bool:
+        """Tell whether the call still takes its place in the rate of a trunk that stood by for it.
+
+        Within one window of the rate it may begin there a little later than it was counted, and no window overflows.
+        """
+        rate, began_at = target.max_calls_per_second, self._began_at.get(call.id)
+        if rate is None or began_at is None:
+            return False
+        return self.traffic.load({}).now_seconds - began_at < starts_looked_at(rate) / rate
+
+    def moved_on(self, call: Call, target: Trunk) -> None:
+        """Count a call at its next trunk."""
+        self.traffic.hold(call.id, call.keys)
+        self._take_back(call.id, [target.id])
+        self.traffic.start([target.id])
+        self.breakers.dialled(server_key(target))
+
+    def settled(self, call: Call, target: Trunk) -> None:
+        """Note what a call that is no longer being set up says of the server that it was at."""
+        self._take_back(call.id, call.trunk_ids[call.at_trunk + 1 :])
+        self._began_at.pop(call.id, None)
+        if call.answered_at is not None:
+            self.breakers.worked(server_key(target))
+        else:
+            self.breakers.given_up(server_key(target))
+
+    def _take_back(self, call_id: str, trunk_ids: Sequence[str]) -> None:
+        began_at = self._began_at.get(call_id)
+        if began_at is not None:
+            self.traffic.take_back(trunk_ids, began_at)
+
+    def failed(self, trunk: Trunk, message: messages.Tried) -> None:
+        """Note what a trunk's server made of a call that it did not take."""
+        if calls.is_failure_of_server(message):
+            why = "no answer" if message.cause == "unreachable" else f"{message.code} {messages.text(message.reason)}"
+            self.breakers.failed(server_key(trunk), why)
+        elif message.cause == "no_media":
+            self.breakers.given_up(server_key(trunk))
+        else:
+            self.breakers.worked(server_key(trunk))

@@ -1,0 +1,174 @@
+"""The agent beside Kamailio: `python -m voxpria_edge.agent`. Wiring only.
+
+Kamailio asks, `desk` answers by `voxpria_routing.decide` over `routes`, `spool` remembers, `reporter` reports;
+`recordings` finishes ended calls, `watch` ends those that nobody ends, `status` says how all of it is doing.
+"""
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from voxpria_edge import logs
+from voxpria_edge.admission import Admission
+from voxpria_edge.bridge import Bridges
+from voxpria_edge.commands import Commands
+from voxpria_edge.control_plane import ControlPlane
+from voxpria_edge.desk import Desk
+from voxpria_edge.diagnosis import Doctor
+from voxpria_edge.health import Health
+from voxpria_edge.ids import new_edge_id
+from voxpria_edge.kamailio import Evapi, Rpc
+from voxpria_edge.placing import Placing
+from voxpria_edge.recordings import Recordings
+from voxpria_edge.registrar import Registrar, contact_of
+from voxpria_edge.reporter import report
+from voxpria_edge.requests import Requests
+from voxpria_edge.resolve import guard
+from voxpria_edge.routes import Routes
+from voxpria_edge.rtpengine import Rtpengine
+from voxpria_edge.settings import Settings
+from voxpria_edge.spool import Spool
+from voxpria_edge.status import StatusReporter
+from voxpria_edge.tls import Examiner
+from voxpria_edge.trace import Tracer
+from voxpria_edge.trace.hep import Address
+from voxpria_edge.trunk_news import tell_of_trunks
+from voxpria_edge.watch import Watch
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the agent until `stop` is set."""
+    edge_id, token = _identity(settings), settings.edge_token_file.read_text().strip()
+    async with AsyncExitStack() as stack:
+        control_plane = ControlPlane(settings.api_url, token, edge_id)
+        stack.push_async_callback(control_plane.close)
+        spool = Spool(settings.folder / "spool.sqlite")
+        rtpengine = Rtpengine(settings.control_address, settings.sip_port)
+        await rtpengine.open()
+        stack.callback(rtpengine.close)
+        routes = Routes(settings.folder / "snapshot", token, control_plane)
+        await asyncio.to_thread(routes.load)
+        admission = Admission(lambda: routes.table)
+        is_guarded = guard(allow_private=settings.private_trunks_are_allowed)
+        doctor = Doctor(Examiner(settings.sandbox_authority), is_guarded)
+        desk = Desk(edge_id, spool, Rpc(settings.kamailio_socket), admission, doctor.diagnose, is_guarded)
+        desk.evapi = Evapi(settings.control_address, settings.sip_port, desk.on_connected, desk.on_message)
+        requests = Requests(desk.evapi, is_guarded)
+        desk.on_replied = requests.take
+        health = Health(lambda: routes.table, requests, doctor, admission.breakers, settings.health_seconds)
+        registrar = Registrar(lambda: routes.table, requests, doctor, contact_of(settings))
+        recordings = Recordings(
+            settings.captures, _folder(settings, "recordings"), desk, rtpengine, spool, control_plane
+        )
+        desk.on_ended = recordings.take
+        desk.remember(await spool.open())
+        stack.push_async_callback(spool.close)
+        stack.callback(recordings.close)
+        tracer = _tracer(settings, spool, control_plane)
+        desk.on_told = tracer.take
+        bridges = Bridges(
+            settings.control_address, (settings.sip_address, settings.sip_port), rtpengine, desk.keep_bridge
+        )
+        port = await _open_bridges(bridges, settings)
+        stack.push_async_callback(bridges.close)
+        desk.bridges = bridges
+        tracer.is_inner = lambda address: address == (settings.control_address, port)
+        placing = Placing(edge_id, desk, bridges, control_plane, lambda: routes.table)
+        for call in [call for call in desk.calls.values() if call.ended_at is not None]:
+            recordings.take(call)
+        await _until(
+            stop,
+            [
+                spool.run(),
+                desk.evapi.run(),
+                desk.acknowledge(),
+                recordings.run(),
+                routes.follow(),
+                Commands(desk, placing, control_plane).run(),
+                _once(placing.take_up(list(desk.calls.values()))),
+                report(edge_id, spool, control_plane),
+                health.run(),
+                registrar.run(),
+                tell_of_trunks(edge_id, health, registrar, control_plane),
+                Watch(desk, rtpengine).run(),
+                tracer.run([call.id for call in desk.open_calls]),
+                StatusReporter(edge_id, desk, routes, rtpengine, spool, control_plane).run(),
+            ],
+            desk,
+        )
+
+
+async def _until(stop: asyncio.Event, work: Sequence[Coroutine[Any, Any, None]], desk: Desk) -> None:
+    """Do all the work until told to stop; work that ends by itself has failed, and ends all."""
+    tasks = [asyncio.create_task(each) for each in work]
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    await desk.settle()
+    for task in (stopped, *tasks):
+        task.cancel()
+    await asyncio.gather(stopped, *tasks, return_exceptions=True)
+    for task in done - {stopped}:
+        task.result()
+
+
+async def _once(work: Coroutine[Any, Any, None]) -> None:
+    """Do something at the start, and go on as long as all else does."""
+    await work
+    await asyncio.Event().wait()
+
+
+async def _open_bridges(bridges: Bridges, settings: Settings) -> int:
+    """Listen where requests within calls of our last run will come to; return the port."""
+    path = _folder(settings) / "bridge_port"
+    port = await bridges.open(int(path.read_text()) if path.exists() else 0)
+    path.write_text(str(port))
+    return port
+
+
+def _identity(settings: Settings) -> str:
+    """Return this edge's id, made once and kept."""
+    path = _folder(settings) / "edge_id"
+    if not path.exists():
+        unfinished = path.with_suffix(".new")
+        unfinished.write_text(new_edge_id())
+        unfinished.rename(path)
+    return path.read_text().strip()
+
+
+def _tracer(settings: Settings, spool: Spool, control_plane: ControlPlane) -> Tracer:
+    def ours(address: Address) -> bool:
+        return address[0] == settings.sip_address and address[1] in (settings.sip_port, settings.sip_tls_port)
+
+    return Tracer(settings.folder / "trace.sqlite", settings.trace_address, ours, spool, control_plane)
+
+
+def _folder(settings: Settings, *names: str) -> Path:
+    folder = settings.folder.joinpath(*names)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = Settings()
+    logs.set_up()
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run(settings, stop)
+
+    uvloop.run(body())
+
+
+if __name__ == "__main__":
+    main()

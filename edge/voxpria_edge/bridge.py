@@ -1,0 +1,438 @@
+"""The middle of calls that we place: one half to the callee through its carrier, one to the agent (RFC 3725).
+
+Both halves are INVITEs to our own Kamailio, which treats them as it does any other; only their media is arranged here,
+in one session of rtpengine's. The callee is offered media in our name. Once the callee has answered, the agent takes
+our place in that session: it is offered what the callee answered, and the ports stay, so the callee hears of no change.
+"""
+
+import asyncio
+import base64
+import contextlib
+import os
+import re
+from collections.abc import Callable, Coroutine
+
+import msgspec
+import structlog
+from voxpria_routing.decide import Dial
+from voxpria_routing.edge_api import Place
+from voxpria_routing.events import EndCause, Side
+from voxpria_routing.snapshot import Trunk
+from voxpria_sip.dialog import Dialog
+from voxpria_sip.endpoint import Endpoint, new_tag, respond
+from voxpria_sip.message import Headers, Request, Response
+from voxpria_sip.transaction import LIFETIME_SECONDS, ClientTransaction, ServerTransaction, TransactionError
+from voxpria_sip.transport import Address, Flow
+from voxpria_sip.uri import Address as NameAddress
+from voxpria_sip.uri import MalformedError
+
+from voxpria_edge import calls, messages, negotiation, sdp
+from voxpria_edge.calls import Bridge, Call
+from voxpria_edge.half import Half
+from voxpria_edge.rtpengine import Rtpengine, RtpengineError
+
+_log = structlog.get_logger(__name__)
+
+SOFTWARE = "VoxPria"
+_ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
+_ANSWER_SECONDS = 900
+"""Kamailio's own limits are shorter: on ringing, and on trying one server after the other."""
+_BYE_SECONDS = 5
+_CANCEL_SECONDS = 5
+_CONNECT_SECONDS = 15
+_DIRECTION = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?\n?", re.M)
+_REVERSED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
+_SUITE = "AES_CM_128_HMAC_SHA1_80"
+_INSECURE: tuple[EndCause, str] = ("insecure_media", "It answered without SRTP.")
+_GOES_ELSEWHERE = {408, 480, *range(500, 600)}
+
+
+class Bridges:
+    """All calls in whose middle we are, and the user agent that we are there."""
+
+    def __init__(
+        self, address: str, kamailio: Address, rtpengine: Rtpengine, on_changed: Callable[[Call], None]
+    ) -> None:
+        """`on_changed` keeps a call with its bridge as it is from then on."""
+        self.endpoint = Endpoint(address, {}, SOFTWARE)
+        self.kamailio, self.rtpengine, self.on_changed = kamailio, rtpengine, on_changed
+        self._halves: dict[tuple[str, str], Half] = {}
+        self._bridged: dict[str, _Bridged] = {}
+
+    async def open(self, port: int) -> int:
+        """Listen, if possible on the port of our last run, and return the port."""
+        try:
+            await self.endpoint.transports.listen_udp(port)
+        except OSError:
+            await self.endpoint.transports.listen_udp(0)
+        return self.port
+
+    @property
+    def port(self) -> int:
+        """The UDP port that we listen on."""
+        return self.endpoint.transports.ports["udp"]
+
+    async def close(self) -> None:
+        """Close the socket; the calls go on, and are taken up by our next run."""
+        await self.endpoint.close()
+
+    def half_of(self, invite: messages.Invite) -> Half | None:
+        """Return which half of which call an INVITE is, if it came from us."""
+        if (invite.source, invite.port) != (self.endpoint.address, self.port):
+            return None
+        return self._halves.get((messages.text(invite.call_id), messages.text(invite.from_tag)))
+
+    def expect(self, sip_call_id: str, tag: str, half: Half) -> None:
+        """Know an INVITE that is about to be sent."""
+        self._halves[sip_call_id, tag] = half
+
+    def forget(self, sip_call_id: str, tag: str) -> None:
+        """Know it no longer."""
+        self._halves.pop((sip_call_id, tag), None)
+
+    async def run(
+        self,
+        call: Call,
+        order: Place,
+        decision: Dial,
+        connect: Callable[[], Dial | str],
+        fail: Callable[[EndCause, str], None],
+    ) -> None:
+        """Call the callee, then the agent by what `connect` decides (or why not), until both are connected.
+
+        `fail` hears why there is no call, as a cause of its end and a sentence, where it is not Kamailio that says so.
+        """
+        bridged = self._bridged[call.id] = _Bridged(self, call)
+        try:
+            problem = await bridged.set_up(order, decision, connect)
+            if problem is not None:
+                fail(*problem)
+        except (RtpengineError, OSError, MalformedError) as error:
+            _log.warning("a call could not be set up", call_id=call.id, error=str(error))
+            fail("refused", "The edge's media relay did not answer, or the other side's answer could not be read.")
+        finally:
+            if not bridged.is_up:
+                await bridged.hang_up()
+                self._bridged.pop(call.id, None)
+
+    async def hang_up(self, call_id: str) -> bool:
+        """End both halves; False if we are not in the middle of that call."""
+        bridged = self._bridged.get(call_id)
+        if bridged is None:
+            return False
+        await bridged.hang_up()
+        return True
+
+    async def take_up(self, call: Call) -> bool:
+        """Go on in the middle of a call of our last run; False if it was not connected yet."""
+        bridge = call.bridge
+        if bridge is None or bridge.callee is None or bridge.agent is None:
+            return False
+        bridged = self._bridged[call.id] = _Bridged(self, call)
+        bridged.adopt()
+        try:
+            await bridged.connect_media()  # it may not have come to that
+        except RtpengineError as error:
+            _log.warning("the media of a call was not looked after", call_id=call.id, error=str(error))
+        return True
+
+    def done(self, call: Call, by: Side | None) -> None:
+        """Be done with a call that is over: who has not hung up is hung up on, also if we only hear of it now."""
+        if call.bridge is None:
+            return
+        bridged = self._bridged.pop(call.id, None)
+        if bridged is None:
+            bridged = _Bridged(self, call)
+            bridged.adopt()
+        bridged.close(by)
+
+
+class _Bridged:
+    """One call."""
+
+    def __init__(self, bridges: Bridges, call: Call) -> None:
+        self._bridges, self._endpoint, self._rtpengine = bridges, bridges.endpoint, bridges.rtpengine
+        self._call = call
+        self.bridge = call.bridge or Bridge()
+        self._ended, self._connected = asyncio.Event(), asyncio.Event()
+        self._sides: list[_Side] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def contact(self) -> str:
+        """Where requests within the call reach us."""
+        return self._endpoint.contact("udp", "edge")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether both are connected."""
+        return self.bridge.callee is not None and self.bridge.agent is not None and not self._ended.is_set()
+
+    async def set_up(
+        self, order: Place, decision: Dial, connect: Callable[[], Dial | str]
+    ) -> tuple[EndCause, str] | None:
+        flags = negotiation.media(decision, decision.target, is_captured=self._call.is_captured)
+        self._change(flags=flags.to_agent, answer_flags=flags.answer)
+        ours = _own_offer(self._endpoint.address, is_encrypted=decision.carrier.media_encryption == "required")
+        offer = await self._rtpengine.offer(self._call.id, self._call.from_tag, None, ours, flags.to_agent)
+        half = Half(self._call.id, self._call.id, decision, 0)
+        callee = await self._invite(self._call.from_tag, order.from_, order.to, half, offer)
+        if callee is None:
+            return None  # Kamailio has told how it went
+        dialog, answer = callee
+        if _is_insecure(decision.target, answer):
+            await self._bye(dialog)
+            return _INSECURE
+        self._change(callee=dialog, callee_sdp=answer)
+        self._take(dialog, "callee")
+        offer = await self._rtpengine.answer(
+            self._call.id, self._call.from_tag, _tag(dialog.remote), answer, flags.answer
+        )
+        return await self._connect(order, connect(), offer)
+
+    async def _connect(self, order: Place, decision: Dial | str, offer: str) -> tuple[EndCause, str] | None:
+        if isinstance(decision, str):
+            return "refused", decision
+        code = 0
+        for place in range(len(decision.targets)):
+            tag = calls.AGENT_TAG + new_tag()
+            half = Half(self._call.id, f"{self._call.id}.{place}", decision, place, order.variables)
+            agent = await self._invite(tag, order.to, order.from_, half, offer)
+            if self._ended.is_set():
+                return None
+            if agent is not None and _is_insecure(decision.targets[place], agent[1]):
+                await self._bye(agent[0])
+                return _INSECURE
+            if agent is not None:
+                await self._join(*agent)
+                return None
+            code = half.code
+            if code not in _GOES_ELSEWHERE:
+                break
+        return "rejected", f"The agent's server refused the call: {code or 'no answer'}."
+
+    async def _join(self, dialog: Dialog, answer: str) -> None:
+        """Give the agent our place in the media session."""
+        self._take(dialog, "agent")
+        self._change(agent=dialog, agent_sdp=answer)
+        await self.connect_media()
+
+    async def is_connected(self) -> bool:
+        """Wait a little until both are connected, if they are about to be."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._connected.wait(), _CONNECT_SECONDS)
+        return self.is_up
+
+    async def connect_media(self) -> None:
+        """Have rtpengine send to each what the other says; again changes nothing."""
+        callee, agent_sdp = self.bridge.callee, self.bridge.agent_sdp
+        assert callee is not None
+        await self._renew(self._call.from_tag, agent_sdp, _tag(callee.remote), self.bridge.callee_sdp, is_from_us=True)
+        self._connected.set()
+
+    async def _renew(self, from_tag: str, offered: str, to_tag: str, answered: str, *, is_from_us: bool) -> str:
+        """Have rtpengine connect what one side offers with what the other said last; return the answer to the offer."""
+        flags = self.bridge.flags if is_from_us else self.bridge.answer_flags
+        await self._rtpengine.offer(self._call.id, from_tag, to_tag, offered, flags)
+        answered = facing(offered, answered)
+        return await self._rtpengine.answer(self._call.id, from_tag, to_tag, answered, self.bridge.answer_flags)
+
+    async def _invite(self, tag: str, caller: str, called: str, half: Half, offer: str) -> tuple[Dialog, str] | None:
+        """Send an INVITE to Kamailio; return the dialog and its session description, or None if there is none."""
+        sip_call_id = self._call.sip_call_id
+        flow = await self._endpoint.transports.flow("udp", self._bridges.kamailio)
+        request = self._request(tag, caller, called, offer)
+        self._bridges.expect(sip_call_id, tag, half)
+        transaction = self._endpoint.send(request, flow)
+        try:
+            response = await self._final(transaction)
+        finally:
+            self._bridges.forget(sip_call_id, tag)
+        half.code = response.status if response else 0
+        if response is None or not response.is_success:
+            return None
+        dialog = Dialog.of_caller(request, response)
+        ack = self._endpoint.send_ack(dialog.ack(1), flow)
+        transaction.resend_ack = lambda: flow.send(ack)
+        if self._ended.is_set():
+            await self._bye(dialog)
+            return None
+        return dialog, response.body.decode(errors="replace")
+
+    async def _final(self, transaction: ClientTransaction) -> Response | None:
+        """Wait for the final answer; cancel if the call ends before."""
+        waiting = asyncio.create_task(transaction.final())
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait([waiting, ended], timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CANCEL_SECONDS):
+                        await transaction.heard.wait()
+                        self._endpoint.cancel(transaction)
+                        await asyncio.wait([waiting])
+            return waiting.result() if waiting.done() else None
+        except TransactionError:
+            return None
+        finally:
+            waiting.cancel()
+            ended.cancel()
+
+    def _request(self, tag: str, caller: str, called: str, offer: str) -> Request:
+        host, port = self._bridges.kamailio
+        uri = f"sip:{called}@{_bracketed(host)}:{port}"
+        headers = Headers([("Max-Forwards", "70")])
+        headers.add("From", f"<sip:{caller}@{_bracketed(host)}>;tag={tag}")
+        headers.add("To", f"<{uri}>")
+        headers.add("Call-ID", self._call.sip_call_id)
+        headers.add("CSeq", "1 INVITE")
+        headers.add("Contact", self.contact)
+        headers.add("Allow", _ALLOW)
+        headers.add("Content-Type", "application/sdp")
+        return Request(headers, method="INVITE", uri=uri, body=offer.encode())
+
+    def _change(self, **changes: object) -> None:
+        self.bridge = msgspec.structs.replace(self.bridge, **changes)
+        self._call = msgspec.structs.replace(self._call, bridge=self.bridge)
+        self._bridges.on_changed(self._call)
+
+    def adopt(self) -> None:
+        """Take the requests of both halves."""
+        for dialog, who in ((self.bridge.callee, "callee"), (self.bridge.agent, "agent")):
+            if dialog is not None:
+                self._take(dialog, who)
+
+    def _take(self, dialog: Dialog, who: str) -> None:
+        side = _Side(self, dialog, who)
+        self._sides.append(side)
+        self._endpoint.adopt(dialog, side)
+
+    def close(self, by: Side | None) -> None:
+        """Hang up on whoever has not hung up; requests that are repeated are answered for a while."""
+        for side in self._sides:
+            side.is_over = side.is_over or (by, side.who) in (("caller", "callee"), ("agent", "agent"))
+        self._in_background(self.hang_up())
+        asyncio.get_running_loop().call_later(LIFETIME_SECONDS, self._forget)
+
+    def _forget(self) -> None:
+        for side in self._sides:
+            self._endpoint.forget(side.dialog)
+
+    def over(self, side: "_Side") -> None:
+        """One side has hung up: so does the other."""
+        side.is_over = True
+        self._in_background(self.hang_up())
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def hang_up(self) -> None:
+        """End what is up, and what is being set up."""
+        self._ended.set()
+        up = [side for side in self._sides if not side.is_over]
+        for side in up:
+            side.is_over = True
+        await asyncio.gather(*(self._bye(side.dialog) for side in up))
+
+    async def _bye(self, dialog: Dialog) -> None:
+        with contextlib.suppress(OSError, TransactionError, MalformedError, TimeoutError):
+            async with asyncio.timeout(_BYE_SECONDS):
+                flow: Flow = await self._endpoint.transports.flow("udp", self._bridges.kamailio)
+                await self._endpoint.send(dialog.request("BYE"), flow).final()
+
+    async def renegotiate(self, side: "_Side", offered: str) -> str:
+        """Return the answer to a side's new offer. The other side hears of none: rtpengine stands between them."""
+        callee = self.bridge.callee
+        assert callee is not None
+        callee_tag = _tag(callee.remote)
+        if side.who == "callee":
+            answer = await self._renew(
+                callee_tag, offered, self._call.from_tag, self.bridge.agent_sdp, is_from_us=False
+            )
+            self._change(callee_sdp=offered)
+        else:
+            answer = await self._renew(
+                self._call.from_tag, offered, callee_tag, self.bridge.callee_sdp, is_from_us=True
+            )
+            self._change(agent_sdp=offered)
+        return answer
+
+
+class _Side:
+    """One of the two, as its dialog is used."""
+
+    def __init__(self, bridged: _Bridged, dialog: Dialog, who: str) -> None:
+        self.dialog, self.who = dialog, who
+        self._bridged = bridged
+        self.is_over = False
+
+    async def on_request(self, transaction: ServerTransaction) -> None:
+        """Answer a request within the call."""
+        request = transaction.request
+        match request.method:
+            case "BYE":
+                respond(transaction, 200, "OK")
+                self._bridged.over(self)
+            case "INVITE" | "UPDATE" if request.body:
+                await self._renegotiate(transaction)
+            case "UPDATE" | "INFO" | "OPTIONS":
+                respond(transaction, 200, "OK", [("Allow", _ALLOW)])
+            case "INVITE":
+                respond(transaction, 488, "Not Acceptable Here: an offer is needed")
+            case _:
+                respond(transaction, 501, "Not Implemented", [("Allow", _ALLOW)])
+
+    async def _renegotiate(self, transaction: ServerTransaction) -> None:
+        request = transaction.request
+        offered = request.body.decode(errors="replace")
+        respond(transaction, 100, "Trying")
+        if not await self._bridged.is_connected():
+            respond(transaction, 491, "Request Pending")
+            return
+        try:
+            answer = await self._bridged.renegotiate(self, offered)
+        except RtpengineError:
+            respond(transaction, 488, "Not Acceptable Here")
+            return
+        self.dialog.refresh_target(request)
+        contact = self._bridged.contact
+        respond(transaction, 200, "OK", [("Contact", contact), ("Allow", _ALLOW)], body=answer.encode())
+
+    def on_ack(self, request: Request) -> None:
+        """Take the ACK of our 200; there is nothing in it."""
+
+
+def facing(offered: str, answered: str) -> str:
+    """Return a description that answers an offer by its direction (RFC 3264 section 6.1): who holds is listened to."""
+    found = _DIRECTION.search(offered)
+    direction = _REVERSED[found[1]] if found else "sendrecv"
+    return _DIRECTION.sub("", answered).rstrip("\r\n") + f"\r\na={direction}\r\n"
+
+
+def _is_insecure(target: Trunk, answer: str) -> bool:
+    """Whether a side whose trunk requires SRTP answered without."""
+    return target.media_encryption == "required" and sdp.offered(answer).encryption != "strong"
+
+
+def _own_offer(address: str, *, is_encrypted: bool) -> str:
+    """Return an offer in our own name, of what every agent's server speaks."""
+    family = "IP6" if ":" in address else "IP4"
+    profile = "RTP/SAVP" if is_encrypted else "RTP/AVP"
+    lines = [
+        *("v=0", f"o=voxpria 1 1 IN {family} {address}", "s=-", f"c=IN {family} {address}", "t=0 0"),
+        f"m=audio 9 {profile} 0 8 101",
+        *("a=rtpmap:0 PCMU/8000", "a=rtpmap:8 PCMA/8000", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15"),
+    ]
+    if is_encrypted:
+        lines.append(f"a=crypto:1 {_SUITE} inline:{base64.b64encode(os.urandom(30)).decode()}")
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _tag(header: str) -> str:
+    return NameAddress.parse(header).tag or ""
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

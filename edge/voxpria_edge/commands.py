@@ -1,0 +1,69 @@
+"""What the control plane wants done: asked for all the time, each command done once a run."""
+
+import asyncio
+from collections.abc import Coroutine
+
+import structlog
+from voxpria_routing.edge_api import MOST_KNOWN, Command, HangUp, Place
+
+from voxpria_edge.backoff import Backoff
+from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
+from voxpria_edge.desk import Desk
+from voxpria_edge.placing import Placing
+
+_log = structlog.get_logger(__name__)
+
+
+class Commands:
+    """Takes commands, and does each beside the others."""
+
+    def __init__(self, desk: Desk, placing: Placing, control_plane: ControlPlane) -> None:
+        self._desk, self._placing, self._control_plane = desk, placing, control_plane
+        self._known: dict[str, None] = {}
+        """Ids of the last commands taken, oldest first: the control plane repeats what is not in it."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Ask and do, until cancelled."""
+        backoff = Backoff(longest_seconds=2)
+        try:
+            while True:
+                try:
+                    found = await self._control_plane.commands(tuple(self._known))
+                except ControlPlaneError as error:
+                    _log.warning("no commands", error=str(error))
+                    await asyncio.sleep(backoff.next_seconds())
+                    continue
+                backoff.reset()
+                for command in found:
+                    self._take(command)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _take(self, command: Command) -> None:
+        if command.id in self._known:
+            return
+        self._known[command.id] = None
+        while len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._in_background(self._do(command))
+
+    async def _do(self, command: Command) -> None:
+        match command:
+            case HangUp():
+                _log.info("asked to end a call", call_id=command.call_id)
+                await self._desk.end_for_api(command.call_id)
+            case Place():
+                await self._place(command)
+
+    async def _place(self, order: Place) -> None:
+        try:
+            await self._placing.place(order)
+        except Exception:  # of one call; it ends by the control plane's deadline, or as a call that nobody leads
+            _log.exception("a call could not be placed", call_id=order.call_id)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

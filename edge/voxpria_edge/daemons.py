@@ -1,0 +1,192 @@
+"""Prepare and become one of the edge's daemons: `python -m voxpria_edge.daemons kamailio|rtpengine`.
+
+The process becomes the daemon (execvp), in the foreground, so that who started it supervises the daemon itself.
+"""
+
+import ipaddress
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from voxpria_edge.resolve import PRIVATE
+from voxpria_edge.settings import Settings
+from voxpria_edge.tls import SYSTEM_AUTHORITIES
+
+_CONFIGURATION = Path(__file__).resolve().parent.parent / "kamailio"
+_SANDBOX_SECONDS = 20.0
+
+
+def kamailio_command(settings: Settings) -> list[str]:
+    """Write Kamailio's configuration into the run folder and return its command line; its secrets are private."""
+    folder = settings.run_dir.absolute() / "kamailio"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(_CONFIGURATION, folder)
+    _write_tls_configuration(settings, folder / "tls.cfg")
+    values = {
+        "CONTROL": f"{settings.control_address}:{settings.sip_port}",
+        "TRACE": "{}:{}".format(*settings.trace_address),
+        "RUN_DIR": settings.run_dir.absolute(),
+        "TOPOLOGY_KEY": _topology_key(settings.folder / "topology_key"),
+        "MASK_ADDRESS": settings.sip_address,
+        "OWN_ADDRESS": f"{settings.sip_address}:{settings.sip_port}",
+        "TLS_CONFIG": folder / "tls.cfg",
+        "RING_MS": settings.ring_timeout_seconds * 1000,
+        "STRANGER_PER_SECOND": settings.stranger_requests_per_second,
+        "STRANGERS_PER_SECOND": settings.strangers_requests_per_second,
+        "PRIVATE_NETWORKS": ",".join(PRIVATE),
+        "CHILDREN": max(2, os.cpu_count() or 2),
+    }
+    lines = [f'#!substdef "!{name}!{value}!g"' for name, value in values.items()]
+    _write_private(folder / "settings.cfg", "\n".join(lines) + "\n")
+    (folder / "listen.cfg").write_text(_listen_lines(settings))
+    settings.kamailio_socket.unlink(missing_ok=True)
+    # -nostdlib: what it calls is in Kamailio already, and no package of headers is needed
+    subprocess.run(["tcc", "-shared", "-nostdlib", "-o", folder / "tls_names.so", folder / "tls_names.c"], check=True)  # noqa: S603, S607
+    preload = f"LD_PRELOAD={folder / 'tls_names.so'}"
+    return [
+        "env",
+        preload,
+        "kamailio",
+        "-DD",
+        "-E",
+        "-m",
+        "256",
+        "-M",
+        "16",
+        "-f",
+        str(folder / "kamailio.cfg"),
+        "-Y",
+        str(folder),
+    ]
+
+
+def rtpengine_command(settings: Settings) -> list[str]:
+    """Make rtpengine's folder and return its command line.
+
+    `--delete-delay=0`: a deleted session's capture and metadata are complete when the deletion is answered.
+    """
+    for name in ("pcaps", "metadata", "tmp"):
+        (settings.captures / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.captures.chmod(0o700)
+    return [
+        "rtpengine",
+        "--foreground",
+        "--log-stderr",
+        "--log-level=4",
+        "--config-file=none",
+        "--table=-1",
+        *(f"--interface={a}" for a in (settings.media_address, settings.media_address_v6) if a),
+        f"--listen-ng={settings.control_address}:{settings.sip_port}",
+        f"--port-min={settings.media_port_min}",
+        f"--port-max={settings.media_port_max}",
+        f"--timeout={settings.media_timeout_seconds}",
+        f"--silent-timeout={settings.media_timeout_seconds * 60}",
+        "--delete-delay=0",
+        "--recording-method=pcap",
+        "--recording-format=eth",
+        f"--recording-dir={settings.captures}",
+        f"--num-threads={max(2, os.cpu_count() or 2)}",
+    ]
+
+
+def _write_tls_configuration(settings: Settings, path: Path) -> None:
+    """TLS 1.2 and later on both sides; the trunks' servers are verified, the sandbox's against its own authority.
+
+    The system's authorities are looked up in their folder as they are met: each of Kamailio's processes reading all
+    of them at its start took it from one second to twenty.
+    """
+    folder = settings.folder / "tls"
+    _ensure_certificate(folder, settings.sip_address)
+    if settings.sandbox:
+        _wait_for(settings.sandbox_authority)
+    own = f"ca_list = {settings.sandbox_authority}\n" if settings.sandbox_authority.exists() else ""
+    path.write_text(
+        f"[server:default]\nmethod = TLSv1.2+\nverify_certificate = no\nrequire_certificate = no\n"
+        f"private_key = {folder / 'key.pem'}\ncertificate = {folder / 'certificate.pem'}\n\n"
+        f"[client:default]\nmethod = TLSv1.2+\nverify_certificate = yes\nrequire_certificate = yes\n"
+        f"ca_path = {SYSTEM_AUTHORITIES}\n{own}verify_depth = 4\n"
+    )
+
+
+def _wait_for(path: Path) -> None:
+    """Give the sandbox, started beside us, the time to make its authority; without it only its TLS fails."""
+    deadline = time.monotonic() + _SANDBOX_SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _ensure_certificate(folder: Path, address: str) -> None:
+    """Make a self-signed certificate where the operator has put none of their own."""
+    if (folder / "certificate.pem").exists():
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "VoxPria edge")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with os.fdopen(os.open(folder / "key.pem", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(private)
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _listen_lines(settings: Settings) -> str:
+    """Return Kamailio's sockets; servers are sought in both families where there is an IPv6 address."""
+    sockets = [("udp", settings.sip_port), ("tcp", settings.sip_port), ("tls", settings.sip_tls_port)]
+    families = "dns_cache_flags=1\n" if settings.sip_address_v6 is None else "dns_try_ipv6=yes\n"
+    return families + "".join(
+        f"listen={protocol}:{_bracketed(address)}:{port}\n"
+        for address in filter(None, (settings.sip_address, settings.sip_address_v6))
+        for protocol, port in sockets
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _topology_key(path: Path) -> str:
+    """Return the key that addresses are packed with, made once: calls outlive a restart."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_private(path, secrets.token_hex(16))
+    return path.read_text().strip()
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def main() -> None:
+    """Become the daemon that the first argument names."""
+    commands = {"kamailio": kamailio_command, "rtpengine": rtpengine_command}
+    command = commands[sys.argv[1]](Settings())
+    os.execvp(command[0], command)  # noqa: S606  (that is what this program is for)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Places the calls that the API asks for: waits for room, takes the call, keeps it on disk, and only then dials."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import structlog
+from voxpria_routing.decide import Cause, Decision, Dial, connect, place
+from voxpria_routing.edge_api import Place
+from voxpria_routing.table import Table
+
+from voxpria_edge import calls
+from voxpria_edge.bridge import Bridges
+from voxpria_edge.calls import Call
+from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
+from voxpria_edge.desk import Desk
+
+_log = structlog.get_logger(__name__)
+
+_PASSES = {Cause.TOO_MANY_CALLS, Cause.CALLS_TOO_FAST, Cause.TARGETS_DOWN, Cause.NO_SNAPSHOT, Cause.NO_ROUTE}
+"""Refusals that time may mend: the routes may be on their way, and calls end."""
+_AGAIN_SECONDS = 0.5
+_MARGIN = timedelta(seconds=5)
+"""How long before its deadline a call is given up, so that the reason is told and not only that it is late."""
+
+
+class Placing:
+    """One task a call, from its command until both sides are connected or there is no call."""
+
+    def __init__(
+        self, edge_id: str, desk: Desk, bridges: Bridges, control_plane: ControlPlane, table: Callable[[], Table]
+    ) -> None:
+        self._edge_id, self._desk, self._bridges = edge_id, desk, bridges
+        self._control_plane, self._table = control_plane, table
+
+    async def place(self, order: Place) -> None:
+        """Place a call, if this edge gets it; once, however often it is asked to."""
+        if order.call_id in self._desk.calls or not await self._desk.is_unheard(order.id):
+            return
+        decision = await self._decided(order)
+        if decision is None or not await self._take(order):
+            return
+        call, told = calls.placed(order, decision, self._edge_id, datetime.now(UTC))
+        await self._desk.begin_placed(order.id, call, decision, told)
+        if not isinstance(decision, Dial):
+            return
+        _log.info("placing a call", call_id=call.id)
+        await self._bridges.run(
+            call,
+            order,
+            decision,
+            lambda: self._connect(decision, order),
+            lambda cause, why: self._desk.fail_placed(call.id, cause, why),
+        )
+
+    async def _decided(self, order: Place) -> Decision | None:
+        """Return what is to become of a call, waiting for room as long as there is time; None if it is late."""
+        while True:
+            left = order.expires_at - datetime.now(UTC)
+            if left <= timedelta():
+                return None
+            decision = place(self._table(), order.number_id, order.from_, order.to, self._desk.load())
+            is_final = isinstance(decision, Dial) or decision.cause not in _PASSES
+            if self._desk.is_current and (is_final or left < _MARGIN):
+                return decision
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _take(self, order: Place) -> bool:
+        while datetime.now(UTC) < order.expires_at:
+            try:
+                return await self._control_plane.take(order.call_id)
+            except ControlPlaneError as error:
+                _log.warning("a call was not taken", call_id=order.call_id, error=str(error))
+                await asyncio.sleep(_AGAIN_SECONDS)
+        return False
+
+    def _connect(self, decision: Dial, order: Place) -> Dial | str:
+        """Decide on the agent's half, by the routes as they are when the callee has answered."""
+        found = connect(self._table(), decision.number, order.to, self._desk.load())
+        if not isinstance(found, Dial):
+            return found.explanation.summary
+        number = msgspec.structs.replace(found.number, agent_id=order.agent_id)
+        return msgspec.structs.replace(found, number=number)
+
+    async def take_up(self, kept: list[Call]) -> None:
+        """Go on with the calls of our last run; what was not connected yet is given up, as nobody leads it."""
+        for call in kept:
+            if call.bridge is None or call.ended_at is not None or await self._bridges.take_up(call):
+                continue
+            _log.info("a call that was being set up is given up", call_id=call.id)
+            await self._desk.give_up_placed(call.id)
