@@ -1,0 +1,1 @@
+"""RTP with G.711, RTCP, and synthetic speech."""
