@@ -130,6 +130,33 @@ class Product:
         assert good, f"{method} {path}: {answer.status_code} {answer.text}"
         return dict(answer.json())
 
+    def number_with_a_carrier(self, e164: str, *, username: str, password: str, **config: object) -> dict[str, Any]:
+        """A number that can place calls, in service: on a carrier's trunk that is recorded, answered by ElevenLabs.
+
+        The agent's trunk has the username and password; `config` is the number's.
+        """
+        carrier = {
+            "name": f"Carrier of {e164}",
+            "provider": "generic",
+            "credentials": {"username": "test_user", "password": "test_pass"},
+            "config": {"server": "sip.test.voxpria.com", "record": True},
+        }
+        agents = {
+            "name": f"Agents of {e164}",
+            "provider": "elevenlabs",
+            "credentials": {"username": username, "password": password},
+        }
+        carrier_id, agents_id = (self.api("POST", "/sip/trunks", t, expect=201)["id"] for t in (carrier, agents))
+        body = {
+            "phone_number": e164,
+            "trunk_id": carrier_id,
+            "engine": "elevenlabs",
+            "config": {"engine_trunk_id": agents_id, **config},
+        }
+        imported = self.api("POST", "/phone-numbers/import", body, expect=201)
+        self.api("POST", f"/phone-numbers/{imported['id']}/provision", expect=200)
+        return self.api("GET", f"/phone-numbers/{imported['id']}")
+
     def set_max_duration(self, number: dict[str, Any], seconds: int) -> None:
         """Change a number's max_duration, and wait until the edge has it."""
         self.api("PATCH", f"/phone-numbers/{number['id']}", {"config": {"max_duration": seconds}})

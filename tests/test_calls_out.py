@@ -15,32 +15,7 @@ CALLEE = "+13035550199"
 @pytest.fixture(scope="module")
 def number(product: Product) -> dict[str, Any]:
     """A number on a carrier's trunk that is recorded, answered by an ElevenLabs trunk."""
-    carrier = product.api(
-        "POST",
-        "/sip/trunks",
-        {
-            "name": "Carrier out",
-            "provider": "generic",
-            "credentials": {"username": "test_user", "password": "test_pass"},
-            "config": {"server": "sip.test.voxpria.com", "record": True},
-        },
-        expect=201,
-    )
-    agents = product.api(
-        "POST",
-        "/sip/trunks",
-        {"name": "Agents out", "provider": "elevenlabs", "credentials": {"username": "out", "password": "out-word"}},
-        expect=201,
-    )
-    body = {
-        "phone_number": NUMBER,
-        "trunk_id": carrier["id"],
-        "engine": "elevenlabs",
-        "config": {"engine_trunk_id": agents["id"]},
-    }
-    imported = product.api("POST", "/phone-numbers/import", body, expect=201)
-    product.api("POST", f"/phone-numbers/{imported['id']}/provision", expect=200)
-    return product.api("GET", f"/phone-numbers/{imported['id']}")
+    return product.number_with_a_carrier(NUMBER, username="out", password="out-word")
 
 
 def call_out(product: Product, password: str = "out-word") -> dict[str, Any]:

@@ -16,32 +16,8 @@ BUSY = "+15555552486"
 @pytest.fixture(scope="module")
 def number(product: Product) -> dict[str, Any]:
     """A number on a carrier's trunk that is recorded, answered by an ElevenLabs trunk."""
-    carrier = product.api(
-        "POST",
-        "/sip/trunks",
-        {
-            "name": "Carrier of placed calls",
-            "provider": "generic",
-            "credentials": {"username": "test_user", "password": "test_pass"},
-            "config": {"server": "sip.test.voxpria.com", "record": True},
-        },
-        expect=201,
-    )
-    agents = product.api(
-        "POST",
-        "/sip/trunks",
-        {"name": "Agents placed", "provider": "elevenlabs", "credentials": {"username": "pl", "password": "pl-word"}},
-        expect=201,
-    )
-    body = {
-        "phone_number": NUMBER,
-        "trunk_id": carrier["id"],
-        "engine": "elevenlabs",
-        "config": {"engine_trunk_id": agents["id"], "first_message": "Hello, this is the bakery calling."},
-    }
-    imported = product.api("POST", "/phone-numbers/import", body, expect=201)
-    product.api("POST", f"/phone-numbers/{imported['id']}/provision", expect=200)
-    return product.api("GET", f"/phone-numbers/{imported['id']}")
+    first_message = "Hello, this is the bakery calling."
+    return product.number_with_a_carrier(NUMBER, username="pl", password="pl-word", first_message=first_message)
 
 
 def _answered(product: Product, call_id: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from running_edge import until
+from voxpria_routing.hosts import host_port
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 _SECONDS = 60
@@ -100,11 +101,11 @@ def sipp(
     log, errors = folder / f"{name}.messages", folder / f"{name}.errors"
     command = [
         "sipp",
-        *([f"{_bracketed(to[0])}:{to[1]}"] if to else []),
+        *([host_port(*to)] if to else []),
         *("-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", address, "-mi", address, "-t", transport),
         *(["-p", str(port)] if port else []),
         *(["-s", number] if number else []),
-        *("-key", "contact", contact or f"{_bracketed(address)}:{port};transport={_TRANSPORTS[transport[0]]}"),
+        *("-key", "contact", contact or f"{host_port(address, port)};transport={_TRANSPORTS[transport[0]]}"),
         *(word for key, value in keys for word in ("-key", key, value)),
         *("-m", str(calls), "-l", str(calls), "-timeout", f"{_SECONDS}s", "-timeout_error", "-nostdin", "-nd"),
         *("-trace_msg", "-message_file", str(log), "-message_overwrite", "true"),
@@ -130,7 +131,3 @@ def _listens(port: int, *, tcp: bool) -> bool:
     tables = ("tcp", "tcp6") if tcp else ("udp", "udp6")
     lines = [line.split() for table in tables for line in Path("/proc/net", table).read_text().splitlines()[1:]]
     return any(line[1].endswith(f":{port:04X}") and line[3] in ("0A", "07") for line in lines)
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

@@ -17,6 +17,7 @@ import structlog
 from voxpria_routing.decide import Dial
 from voxpria_routing.edge_api import Place
 from voxpria_routing.events import EndCause, Side
+from voxpria_routing.hosts import bracketed, host_port
 from voxpria_routing.snapshot import Trunk
 from voxpria_sip.dialog import Dialog
 from voxpria_sip.endpoint import Endpoint, new_tag, respond
@@ -280,9 +281,9 @@ class _Bridged:
 
     def _request(self, tag: str, caller: str, called: str, offer: str) -> Request:
         host, port = self._bridges.kamailio
-        uri = f"sip:{called}@{_bracketed(host)}:{port}"
+        uri = f"sip:{called}@{host_port(host, port)}"
         headers = Headers([("Max-Forwards", "70")])
-        headers.add("From", f"<sip:{caller}@{_bracketed(host)}>;tag={tag}")
+        headers.add("From", f"<sip:{caller}@{bracketed(host)}>;tag={tag}")
         headers.add("To", f"<{uri}>")
         headers.add("Call-ID", self._call.sip_call_id)
         headers.add("CSeq", "1 INVITE")
@@ -432,7 +433,3 @@ def _own_offer(address: str, *, is_encrypted: bool) -> str:
 
 def _tag(header: str) -> str:
     return NameAddress.parse(header).tag or ""
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

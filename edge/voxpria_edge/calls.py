@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from voxpria_routing import events
-from voxpria_routing.decide import Cause, Decision, Dial, Invite, Reject, next_hop_uri, number_uri, request_uri
+from voxpria_routing.decide import Cause, Decision, Dial, Invite, Reject, next_hop_uri, request_uri, user_uri
 from voxpria_routing.digest import Digest
 from voxpria_routing.edge_api import Place
 from voxpria_routing.load import account_key
@@ -282,8 +282,8 @@ def dial(
         record=record,
         request_uri=request_uri(target, decision.called),
         next_hop=next_hop_uri(target) or "",
-        from_uri=number_uri(target, decision.caller) if decision.is_outbound else "",
-        to_uri=number_uri(target, decision.called) if decision.is_outbound else "",
+        from_uri=user_uri(target, decision.caller) if decision.is_outbound else "",
+        to_uri=user_uri(target, decision.called) if decision.is_outbound else "",
         headers=_headers(decision, target, record),
         to_agent=flags.to_agent,
         to_agent_again=flags.to_agent_again,
@@ -389,7 +389,7 @@ def given_up(call: Call, message: messages.Tried, detail: str | None) -> tuple[C
 def _headers(decision: Dial, target: Trunk, record: str) -> str:
     """Return the headers that tell an agent's server of the call; percent-encoded, so that none can break out."""
     if decision.is_outbound:
-        identity = f"P-Asserted-Identity: <{number_uri(target, decision.caller)}>\r\n"
+        identity = f"P-Asserted-Identity: <{user_uri(target, decision.caller)}>\r\n"
         return f"X-VoxPria-Call-Id: {record}\r\n{identity if target.is_identity_asserted else ''}"
     number = decision.number
     values = {

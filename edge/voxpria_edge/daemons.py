@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from voxpria_routing.hosts import bracketed
 
 from voxpria_edge.resolve import PRIVATE
 from voxpria_edge.settings import Settings
@@ -157,7 +158,7 @@ def _listen_lines(settings: Settings) -> str:
     sockets = [("udp", settings.sip_port), ("tcp", settings.sip_port), ("tls", settings.sip_tls_port)]
     families = "dns_cache_flags=1\n" if settings.sip_address_v6 is None else "dns_try_ipv6=yes\n"
     return families + "".join(
-        f"listen={protocol}:{_bracketed(address)}:{port}\n"
+        f"listen={protocol}:{bracketed(address)}:{port}\n"
         for address in filter(None, (settings.sip_address, settings.sip_address_v6))
         for protocol, port in sockets
     )
@@ -175,10 +176,6 @@ def _topology_key(path: Path) -> str:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_private(path, secrets.token_hex(16))
     return path.read_text().strip()
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from voxpria_routing.hosts import split
 from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge.resolve import Address, Guard, ResolutionError, addresses
@@ -60,10 +61,7 @@ def silence(trunk: Trunk) -> str:
 
 def _place(trunk: Trunk) -> tuple[str, int]:
     """Return where the trunk's server is sought."""
-    if trunk.next_hop is None:
-        return trunk.server, trunk.port
-    host, _, port = trunk.next_hop.rpartition(":")
-    return host.strip("[]"), int(port)
+    return (trunk.server, trunk.port) if trunk.next_hop is None else split(trunk.next_hop)
 
 
 async def _tcp_trouble(host: str, port: int) -> str | None:

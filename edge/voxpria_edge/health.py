@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import structlog
+from voxpria_routing.decide import user_uri
 from voxpria_routing.edge_api import TrunkReport
 from voxpria_routing.load import server_key
 from voxpria_routing.snapshot import Trunk
@@ -192,8 +193,7 @@ class Health:
     async def _ask(self, trunk: Trunk) -> Found | None:
         if trunk.transport == "tls" and (trouble := await self._doctor.trouble(trunk)):
             return Found(status="unreachable", detail=trouble)
-        aor = f"sip:voxpria@{_host(trunk)}"
-        answered = await self._requests.ask(trunk, "OPTIONS", aor, "Accept: application/sdp\r\n")
+        answered = await self._requests.ask(trunk, "OPTIONS", user_uri(trunk, "voxpria"), "Accept: application/sdp\r\n")
         if answered is None:
             return None
         return judge(answered) if answered.came else await self._missed(trunk)
@@ -251,7 +251,3 @@ def _place(trunk: Trunk) -> Place:
     is_asked = trunk.provider in _ANSWERS_OPTIONS
     credentials = (trunk.username, trunk.password) if is_asked else (None, None)
     return Place(trunk.server, trunk.port, trunk.transport, trunk.next_hop, *credentials, is_asked)
-
-
-def _host(trunk: Trunk) -> str:
-    return f"[{trunk.server}]" if ":" in trunk.server else trunk.server

@@ -10,10 +10,11 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
 
 import structlog
+from voxpria_routing.decide import user_uri
 from voxpria_routing.edge_api import Registration
+from voxpria_routing.hosts import bracketed
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
 
@@ -198,26 +199,21 @@ class Registrar:
         if binding.trunk.transport == "tls" and (trouble := await self._doctor.trouble(binding.trunk)):
             return Answer(code=0, reason=trouble)
         headers = f"Contact: <{binding.contact}>;expires={seconds}\r\nExpires: {seconds}\r\n"
-        return await self._requests.ask(binding.trunk, "REGISTER", address_of_record(binding.trunk), headers)
+        whom = user_uri(binding.trunk, binding.trunk.username or "")
+        return await self._requests.ask(binding.trunk, "REGISTER", whom, headers)
 
 
 def contact_of(settings: Settings) -> Contact:
     """Return what names this edge to a trunk's server; its user is no phone number, so To says who is dialled."""
 
     def contact(trunk: Trunk) -> str:
-        is_ipv6 = settings.sip_address_v6 is not None and ":" in (trunk.next_hop or trunk.server).rpartition(":")[0]
-        address = f"[{settings.sip_address_v6}]" if is_ipv6 else settings.sip_address
+        is_ipv6 = ":" in (trunk.next_hop or trunk.server).rpartition(":")[0]
+        address = bracketed((is_ipv6 and settings.sip_address_v6) or settings.sip_address)
         port = settings.sip_tls_port if trunk.transport == "tls" else settings.sip_port
         transport = "" if trunk.transport == "udp" else f";transport={trunk.transport}"
         return f"sip:{trunk.id}@{address}:{port}{transport};voxpria-trunk={trunk.id}"
 
     return contact
-
-
-def address_of_record(trunk: Trunk) -> str:
-    """Return whom we register as: the trunk's user at its server."""
-    host = f"[{trunk.server}]" if ":" in trunk.server else trunk.server
-    return f"sip:{quote(trunk.username or '', safe=_USER)}@{host}"
 
 
 def granted_seconds(answered: Answer, contact: str, wanted_seconds: int) -> int | None:
@@ -262,8 +258,6 @@ _FAILURES = {
     423: (", and wants us to register for longer than we do", "Have the server take two hours or less."),
     501: (": it takes no registrations", _NO_REGISTRAR),
 }
-_USER = "-_.!~*'()&=+$,;?/"
-"""What may stand unescaped in the user part of a SIP URI (RFC 3261 section 25.1), besides letters and digits."""
 
 
 def _number(text: str | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from voxpria_routing import challenges
 from voxpria_routing.decide import next_hop_uri, server_uri
+from voxpria_routing.hosts import host_port
 from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge import messages
@@ -85,12 +86,7 @@ class Requests:
         if not self._guard(trunk):
             return next_hop_uri(trunk) or ""
         host, port = (await addresses(trunk, is_guarded=True))[0]
-        return (
-            next_hop_uri(
-                msgspec.structs.replace(trunk, next_hop=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-            )
-            or ""
-        )
+        return next_hop_uri(msgspec.structs.replace(trunk, next_hop=host_port(host, port))) or ""
 
     async def _once(self, trunk: Trunk, next_hop: str, method: Method, aor: str, headers: str) -> Answer | None:
         await self._pace()

@@ -13,6 +13,7 @@ import dns.exception
 import dns.rdatatype
 import dns.resolver
 from voxpria_routing.decide import has_srv
+from voxpria_routing.hosts import split
 from voxpria_routing.snapshot import Trunk
 
 Address = tuple[str, int]
@@ -67,8 +68,7 @@ async def addresses(trunk: Trunk, *, is_guarded: bool) -> list[Address]:
 
 async def _find(trunk: Trunk) -> list[Address]:
     if trunk.next_hop is not None:
-        host, _, port = trunk.next_hop.rpartition(":")
-        return [(host.strip("[]"), int(port))]
+        return [split(trunk.next_hop)]
     with suppress(ValueError):
         return [(str(ipaddress.ip_address(trunk.server)), trunk.port)]
     targets = await _service(trunk) if has_srv(trunk) else []

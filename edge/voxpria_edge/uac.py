@@ -6,6 +6,8 @@
 import re
 from dataclasses import dataclass
 
+from voxpria_routing.hosts import host_port
+
 from voxpria_edge import messages
 
 _ADDRESS = re.compile(r"<([^<>\s]+)>")
@@ -39,8 +41,7 @@ def _within(answer: messages.Insecure, method: str, cseq: int) -> Request:
     contact = messages.text(answer.contact)
     found = _ADDRESS.search(contact)
     uri = found[1] if found else contact.partition(";")[0].strip()
-    host = f"[{answer.source}]" if ":" in answer.source and "[" not in answer.source else answer.source
-    next_hop = f"sip:{host}:{answer.port};transport={answer.transport}"
+    next_hop = f"sip:{host_port(answer.source.strip('[]'), answer.port)};transport={answer.transport}"
     return Request(method, uri, next_hop, "\r\n".join([*lines, ""]))
 
 

@@ -6,6 +6,7 @@ it, may this source call it, is it in service, is there somewhere to send it, is
 
 import ipaddress
 from enum import StrEnum
+from urllib.parse import quote
 
 import msgspec
 
@@ -13,6 +14,7 @@ from voxpria_routing import digest as digests
 from voxpria_routing import explain, media
 from voxpria_routing.dialled import Reading, clean, readings
 from voxpria_routing.digest import Digest
+from voxpria_routing.hosts import bracketed
 from voxpria_routing.load import IDLE, Full, Load, full, server_key
 from voxpria_routing.media import Offered
 from voxpria_routing.snapshot import Number, Transport, Trunk
@@ -151,12 +153,12 @@ def request_uri(target: Trunk, called: str) -> str:
 
 def server_uri(target: Trunk) -> str:
     """Return the SIP URI of the server itself: for what is no call."""
-    return f"sip:{_host(target.server)}{_port(target)}{_parameter(target.transport)}"
+    return f"sip:{bracketed(target.server)}{_port(target)}{_parameter(target.transport)}"
 
 
-def number_uri(target: Trunk, number: str) -> str:
-    """Return a number as a SIP URI of the trunk's server, for From, To and P-Asserted-Identity."""
-    return f"sip:{number}@{_host(target.server)}"
+def user_uri(target: Trunk, user: str) -> str:
+    """Return a number or another user of the trunk's server as a SIP URI, for From, To and P-Asserted-Identity."""
+    return f"sip:{quote(user, safe=_USER)}@{bracketed(target.server)}"
 
 
 def next_hop_uri(target: Trunk) -> str | None:
@@ -570,14 +572,12 @@ class _Judge:
 
 _LIMITS = {"calls": "concurrent_calls", "rate": "calls_per_second"}
 _DEFAULT_PORTS: dict[Transport, int] = {"udp": 5060, "tcp": 5060, "tls": 5061}
+_USER = "-_.!~*'()&=+$,;?/"
+"""What may stand unescaped in the user part of a SIP URI (RFC 3261 section 25.1), besides letters and digits."""
 
 
 def _same_owner(one: Trunk, other: Trunk) -> bool:
     return (one.account_id, one.mode) == (other.account_id, other.mode)
-
-
-def _host(server: str) -> str:
-    return f"[{server}]" if ":" in server else server
 
 
 def has_srv(target: Trunk) -> bool:

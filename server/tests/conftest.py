@@ -34,7 +34,9 @@ from voxpria_server.main import create_app
 from voxpria_server.migrations import migrate
 from voxpria_server.settings import Settings
 
+from server.tests import receiver as receivers
 from server.tests.contract import hold_to_it
+from server.tests.receiver import Receiver
 
 logs.set_up("WARNING")
 
@@ -253,3 +255,12 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
 async def client(api: Api) -> httpx2.AsyncClient:
     """A client with the documented test key (account `acct_sandbox`, mode test)."""
     return await api.client(DOCUMENTED_TEST_KEY)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A customer's server, that takes webhooks."""
+    receiver = Receiver()
+    runner = await receivers.start(receiver)
+    yield receiver
+    await runner.cleanup()

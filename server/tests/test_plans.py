@@ -11,8 +11,6 @@ from voxpria_routing.snapshot import Limits
 from voxpria_server.accounts import service as account_rules
 from voxpria_server.kit.clock import iso, utc_now
 
-from server.tests import receiver as receivers
-from server.tests.receiver import Receiver
 from server.tests.test_route_changes import Follower
 
 ACCOUNT = "acct_sandbox"
@@ -24,14 +22,6 @@ ELEVENLABS = {
     "credentials": {"username": "u", "password": "p"},
     "config": NOWHERE | {"transport": "udp"},
 }
-
-
-@pytest.fixture
-async def receiver():
-    receiver = Receiver()
-    runner = await receivers.start(receiver)
-    yield receiver
-    await runner.cleanup()
 
 
 async def made(client, path: str, body: dict) -> str:

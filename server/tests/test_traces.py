@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voxpria_routing.events import Timed
+from voxpria_routing.hosts import host_port
 from voxpria_routing.trace import Message, Trace
 from voxpria_server.calls import pcap
 from voxpria_server.kit.ids import new_id
@@ -181,7 +182,7 @@ def test_any_messages_make_a_capture_whose_sums_are_right(parts):
             story,
             i,
             text,
-            source=f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}",
+            source=host_port(str(address), port),
             destination="[2001:db8::1]:5060" if address.version == 6 else "198.51.100.1:5060",
         )
         for i, (address, port, text) in enumerate(parts)

@@ -8,7 +8,6 @@ import httpx2
 import pytest
 from voxpria_server.auth.service import DOCUMENTED_TEST_KEY
 
-from server.tests import receiver as receivers
 from server.tests.collector import Collector
 from server.tests.edge_client import CALLER, NUMBER, TOKEN, Edge, Story
 from server.tests.process import Process
@@ -24,14 +23,6 @@ def collector():
     collector = Collector()
     yield collector
     collector.close()
-
-
-@pytest.fixture
-async def receiver():
-    receiver = Receiver()
-    runner = await receivers.start(receiver)
-    yield receiver
-    await runner.cleanup()
 
 
 @pytest.fixture

@@ -51,14 +51,6 @@ def verified_by_node(*given: tuple[bytes, str, str]) -> list[bool]:
 
 
 @pytest.fixture
-async def receiver():
-    receiver = Receiver()
-    runner = await receivers.start(receiver)
-    yield receiver
-    await runner.cleanup()
-
-
-@pytest.fixture
 def at_once(monkeypatch):
     """Retries without the waiting."""
     monkeypatch.setattr(courier, "DELAYS_SECONDS", (0, 0.01, 0.01, 0.01))

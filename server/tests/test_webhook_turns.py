@@ -9,7 +9,6 @@ from collections import Counter
 from contextlib import ExitStack
 from datetime import timedelta
 
-import pytest
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 from voxpria_server.accounts import queries as accounts
@@ -18,18 +17,9 @@ from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.db import Database
 from voxpria_server.webhooks import courier, jobs, outbox, queries
 
-from server.tests import receiver as receivers
 from server.tests.receiver import Receiver
 from server.tests.test_webhook_delivery import SECRET, deliveries, settled, subscribe, verified_by_node
 from server.tests.workers import WorkerProcess
-
-
-@pytest.fixture
-async def receiver():
-    receiver = Receiver()
-    runner = await receivers.start(receiver)
-    yield receiver
-    await runner.cleanup()
 
 
 async def until(probe, seconds: float = 60):

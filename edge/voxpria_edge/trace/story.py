@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 from voxpria_routing.events import Timed
+from voxpria_routing.hosts import host_port
 from voxpria_routing.trace import Leg, Message, Trace
 
 from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG
@@ -106,8 +107,8 @@ class _Legs:
         is_received = self._ours(seen.destination)
         return Message(
             at=datetime.fromtimestamp(seen.at, UTC),
-            source=_written(seen.source),
-            destination=_written(seen.destination),
+            source=host_port(*seen.source),
+            destination=host_port(*seen.destination),
             transport=_transport(seen.text),
             leg=self._leg(seen.source if is_received else seen.destination, seen.text),
             is_received=is_received,
@@ -124,11 +125,6 @@ class _Legs:
             if self._agent and peer[what] == self._agent[what]:
                 return "agent"
         return "agent"
-
-
-def _written(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _transport(text: str) -> Literal["udp", "tcp", "tls"]:

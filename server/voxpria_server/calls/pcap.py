@@ -8,6 +8,7 @@ import ipaddress
 import struct
 from collections.abc import Iterable, Iterator
 
+from voxpria_routing.hosts import split
 from voxpria_routing.trace import Message
 
 _MAGIC, _LINKTYPE_RAW, _SNAPLEN = 0xA1B2C3D4, 101, 65535
@@ -61,5 +62,5 @@ def _checksum(data: bytes) -> int:
 
 
 def _split(address: str) -> tuple[IPAddress, int]:
-    host, _, port = address.rpartition(":")
-    return ipaddress.ip_address(host.strip("[]")), int(port)
+    host, port = split(address)
+    return ipaddress.ip_address(host), port

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast
 
 from voxpria_routing import challenges
+from voxpria_routing.hosts import bracketed, host_port
 
 from voxpria_server.webhooks.guard import ForbiddenAddressError, is_forbidden
 
@@ -192,15 +193,14 @@ class _Options:
 
     def __init__(self, server: Server, source: tuple[str, int]) -> None:
         self._transport, self._source = server.transport, source
-        self._host = f"[{server.host}]" if ":" in server.host else server.host
-        self.uri = f"sip:{self._host}:{server.port}" + (
+        self.uri = f"sip:{host_port(server.host, server.port)}" + (
             "" if server.transport == "udp" else f";transport={server.transport}"
         )
         self._call_id, self._tag, self._cseq = os.urandom(12).hex(), os.urandom(6).hex(), 0
 
     def request(self, authorization: str | None = None) -> bytes:
         self._cseq += 1
-        address = f"[{self._source[0]}]" if ":" in self._source[0] else self._source[0]
+        address = bracketed(self._source[0])
         branch = f"z9hG4bK{os.urandom(10).hex()}"
         lines = [
             f"OPTIONS {self.uri} SIP/2.0",

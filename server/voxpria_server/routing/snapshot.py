@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from voxpria_routing import snapshot as wire
+from voxpria_routing.hosts import host_port
 from voxpria_routing.snapshot import Delta, Limits, Number, Snapshot, Trunk
 
 from voxpria_server.kit.db import Row
@@ -168,7 +169,7 @@ class _Builder:
             server=config["server"],
             port=config["port"],
             transport=config["transport"],
-            next_hop=_host_port(way.next_hop),
+            next_hop=host_port(*way.next_hop) if way.next_hop else None,
             request_user=credentials.get("project_id"),
             username=credentials.get("username"),
             password=credentials.get("password"),
@@ -226,10 +227,3 @@ class _Builder:
         allowed = row.config["allowed_addresses"]
         is_sandboxed = row.mode == "test" and self._settings.sandbox
         return (*allowed, *([self._settings.sandbox_carrier_address] if is_sandboxed else []))
-
-
-def _host_port(next_hop: tuple[str, int] | None) -> str | None:
-    if next_hop is None:
-        return None
-    host, port = next_hop
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
