@@ -68,7 +68,7 @@ class Studio:
         """Have the call finished; return the kinds of what is reported of it."""
         self.recordings.take(call)
         async with asyncio.timeout(40):
-            while call.id in self.office.desk.calls or self.recordings._tasks:
+            while call.id in self.office.desk.calls or not self.recordings.background.is_idle:
                 await asyncio.sleep(0.02)
         return [kind for kind, _ in (await self.office.told())[1:]]
 

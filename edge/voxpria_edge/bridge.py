@@ -10,7 +10,7 @@ import base64
 import contextlib
 import os
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -28,6 +28,7 @@ from voxpria_sip.uri import Address as NameAddress
 from voxpria_sip.uri import MalformedError
 
 from voxpria_edge import calls, messages, negotiation, sdp
+from voxpria_edge.background import Background
 from voxpria_edge.calls import Bridge, Call
 from voxpria_edge.half import Half
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
@@ -157,7 +158,7 @@ class _Bridged:
         self.bridge = call.bridge or Bridge()
         self._ended, self._connected = asyncio.Event(), asyncio.Event()
         self._sides: list[_Side] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     @property
     def contact(self) -> str:
@@ -312,7 +313,7 @@ class _Bridged:
         """Hang up on whoever has not hung up; requests that are repeated are answered for a while."""
         for side in self._sides:
             side.is_over = side.is_over or (by, side.who) in (("caller", "callee"), ("agent", "agent"))
-        self._in_background(self.hang_up())
+        self._background.begin(self.hang_up())
         asyncio.get_running_loop().call_later(LIFETIME_SECONDS, self._forget)
 
     def _forget(self) -> None:
@@ -322,12 +323,7 @@ class _Bridged:
     def over(self, side: "_Side") -> None:
         """One side has hung up: so does the other."""
         side.is_over = True
-        self._in_background(self.hang_up())
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.begin(self.hang_up())
 
     async def hang_up(self) -> None:
         """End what is up, and what is being set up."""

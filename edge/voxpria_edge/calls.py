@@ -13,7 +13,7 @@ from voxpria_routing.digest import Digest
 from voxpria_routing.edge_api import Place
 from voxpria_routing.load import account_key
 from voxpria_routing.media import Offered, asked_of_caller
-from voxpria_routing.snapshot import Trunk
+from voxpria_routing.snapshot import Mode, Trunk
 from voxpria_sip.dialog import Dialog
 
 from voxpria_edge import messages, negotiation, sdp
@@ -38,7 +38,11 @@ _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
 """Kamailio's words for an end that need a sentence."""
 _ANSWERS = {"rejected", "no_answer"}
 _NOBODY_THERE = {408, 480}
+SipAnswer = tuple[int, str]
+"""Status code and reason phrase."""
+_OK = (200, "OK")
 _UNAVAILABLE = (503, "Service Unavailable")
+_INTERNAL_ERROR = (500, "Server Internal Error")
 _RETRY_SECONDS = 5
 _LONGEST_NOTE = 200
 API_ANSWER = (603, "Decline")
@@ -138,6 +142,27 @@ def _user_and_parameters(uri: str) -> tuple[str, dict[str, str]]:
     return unquote(user.split(":", 1)[0]), parameters
 
 
+class _Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a call comes from, whoever asked for it: all of it that does not follow from the decision."""
+
+    id: str
+    at: datetime
+    account_id: str
+    mode: Mode
+    from_: str
+    to: str
+    number_id: str | None
+    agent_id: str | None
+    is_outbound: bool
+    sip_call_id: str
+    from_tag: str
+    asked: str = ""
+    cseq: int = 0
+    bridge: Bridge | None = None
+    source: str
+    transport: str = ""
+
+
 def opened(
     invite: messages.Invite, decision: Decision, edge_id: str, before: Call | None = None
 ) -> tuple[Call, list[events.CallEvent]] | None:
@@ -145,112 +170,97 @@ def opened(
 
     `before` is the same call as it was when its caller was asked for another INVITE: its record goes on.
     """
-    id_, at = record_id(invite.id, messages.time(invite.at)), messages.time(invite.at)
-    if before is not None:
-        id_, at = before.id, before.opened_at
-    account = decision.carrier
+    account, number = decision.carrier, decision.number
     if account is None:
         return None
-    number = decision.number
-    is_dialled = isinstance(decision, Dial)
-    call = Call(
-        id=id_,
+    at = messages.time(invite.at)
+    origin = _Origin(
+        id=before.id if before else record_id(invite.id, at),
+        at=before.opened_at if before else at,
+        account_id=account.account_id,
+        mode=account.mode,
+        from_=decision.caller,
+        to=decision.called,
+        number_id=number.id if number else None,
+        agent_id=number.agent_id if number else None,
+        is_outbound=decision.is_outbound,
         sip_call_id=messages.text(invite.call_id),
         from_tag=messages.text(invite.from_tag),
         asked=f"{invite.index}:{invite.label}",
         cseq=invite.cseq,
-        opened_at=at,
-        max_duration_seconds=number.max_duration_seconds if number else 0,
-        is_captured=isinstance(decision, Dial) and _is_captured(decision),
-        is_dialled=is_dialled,
-        is_outbound=decision.is_outbound,
-        trunk_ids=tuple(target.id for target in decision.targets) if isinstance(decision, Dial) else (),
-        holds=(account_key(account.account_id, account.mode), account.id) if is_dialled else (),
-        ended_at=None if is_dialled else at,
-    )
-    invited = events.Invited(
-        id=event_id(id_, "invited"),
-        call_id=id_,
-        at=at,
-        account_id=account.account_id,
-        mode=account.mode,
-        direction="outbound" if decision.is_outbound else "inbound",
-        from_=decision.caller,
-        to=decision.called,
-        number_id=number.id if number else None,
-        trunk_id=account.id,
-        agent_id=number.agent_id if number else None,
-        edge_id=edge_id,
-        sip_call_id=call.sip_call_id,
         source=f"{invite.source}:{invite.port}",
         transport=invite.transport,
-        max_duration_seconds=number.max_duration_seconds if number else None,
-        refusal=decision.cause if isinstance(decision, Reject) else None,
-        explanation=decision.explanation,
     )
-    return call, [invited, *([_refused(call, decision)] if isinstance(decision, Reject) else [])]
-
-
-def _refused(call: Call, decision: Reject) -> events.Ended:
-    code, reason = decision.sip_answer
-    return events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=call.opened_at,
-        cause="refused",
-        by="edge",
-        sip_code=code,
-        sip_reason=reason,
-        detail=decision.explanation.summary,
-    )
-
-
-def _is_captured(decision: Dial) -> bool:
-    return decision.carrier.is_recorded or any(target.is_recorded for target in decision.targets)
+    return _begun(origin, decision, edge_id)
 
 
 def placed(order: Place, decision: Decision, edge_id: str, at: datetime) -> tuple[Call, list[events.CallEvent]]:
     """Return the call that the API asked for, as it is before it is dialled, and its first events."""
-    number = decision.number
-    is_dialled = isinstance(decision, Dial)
-    call = Call(
+    origin = _Origin(
         id=order.call_id,
+        at=at,
+        account_id=order.account_id,
+        mode=order.mode,
+        from_=order.from_,
+        to=order.to,
+        number_id=order.number_id,
+        agent_id=order.agent_id,
+        is_outbound=True,
         sip_call_id=f"{order.call_id}@voxpria",
         from_tag=f"{CARRIER_TAG}{order.call_id.removeprefix('call_')}",
-        asked="",
-        opened_at=at,
-        max_duration_seconds=number.max_duration_seconds if number else 0,
+        bridge=Bridge(),
+        source="api",
+    )
+    return _begun(origin, decision, edge_id)
+
+
+def _begun(origin: _Origin, decision: Decision, edge_id: str) -> tuple[Call, list[events.CallEvent]]:
+    """Return a call as it begins, by what was decided on it, and its first events."""
+    is_dialled = isinstance(decision, Dial)
+    max_duration_seconds = decision.number.max_duration_seconds if decision.number else None
+    call = Call(
+        id=origin.id,
+        sip_call_id=origin.sip_call_id,
+        from_tag=origin.from_tag,
+        asked=origin.asked,
+        cseq=origin.cseq,
+        opened_at=origin.at,
+        max_duration_seconds=max_duration_seconds or 0,
         is_captured=isinstance(decision, Dial) and _is_captured(decision),
         is_dialled=is_dialled,
-        is_outbound=True,
-        bridge=Bridge(),
+        is_outbound=origin.is_outbound,
+        bridge=origin.bridge,
         trunk_ids=tuple(target.id for target in decision.targets) if isinstance(decision, Dial) else (),
-        holds=(account_key(order.account_id, order.mode), *([decision.carrier.id] if decision.carrier else []))
-        if is_dialled
-        else (),
-        ended_at=None if is_dialled else at,
+        holds=(account_key(origin.account_id, origin.mode), decision.carrier.id) if isinstance(decision, Dial) else (),
     )
     invited = events.Invited(
         id=event_id(call.id, "invited"),
         call_id=call.id,
-        at=at,
-        account_id=order.account_id,
-        mode=order.mode,
-        direction="outbound",
-        from_=order.from_,
-        to=order.to,
-        number_id=order.number_id,
+        at=origin.at,
+        account_id=origin.account_id,
+        mode=origin.mode,
+        direction="outbound" if origin.is_outbound else "inbound",
+        from_=origin.from_,
+        to=origin.to,
+        number_id=origin.number_id,
         trunk_id=decision.carrier.id if decision.carrier else None,
-        agent_id=order.agent_id,
+        agent_id=origin.agent_id,
         edge_id=edge_id,
         sip_call_id=call.sip_call_id,
-        source="api",
-        transport="",
-        max_duration_seconds=number.max_duration_seconds if number else None,
-        refusal=decision.cause if isinstance(decision, Reject) else None,
+        source=origin.source,
+        transport=origin.transport,
+        max_duration_seconds=max_duration_seconds,
+        refusal=None if isinstance(decision, Dial) else decision.cause,
         explanation=decision.explanation,
     )
-    return call, [invited, *([_refused(call, decision)] if isinstance(decision, Reject) else [])]
+    if isinstance(decision, Dial):
+        return call, [invited]
+    ended, told = _end(call, origin.at, "refused", "edge", decision.sip_answer, decision.explanation.summary)
+    return ended, [invited, *told]
+
+
+def _is_captured(decision: Dial) -> bool:
+    return decision.carrier.is_recorded or any(target.is_recorded for target in decision.targets)
 
 
 def dial_half(
@@ -372,18 +382,9 @@ def given_up(call: Call, message: messages.Tried, detail: str | None) -> tuple[C
     """Return the call that no server took, and what is reported."""
     cause, words = _cause(call, message)
     answer = give_up(message)
-    at = messages.time(message.at)
-    event = events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=at,
-        cause=cause,
-        by="edge" if message.cause == "no_media" else _side(call, "agent"),
-        sip_code=answer.code,
-        sip_reason=answer.reason,
-        detail=detail or words or messages.text(message.note) or None,
-    )
-    return msgspec.structs.replace(call, ended_at=at), [event]
+    by: events.Side = "edge" if message.cause == "no_media" else _side(call, "agent")
+    detail = detail or words or messages.text(message.note) or None
+    return _end(call, messages.time(message.at), cause, by, (answer.code, answer.reason), detail)
 
 
 def _headers(decision: Dial, target: Trunk, record: str) -> str:
@@ -428,21 +429,29 @@ def answered(call: Call, message: messages.Answered) -> tuple[Call, list[events.
     return msgspec.structs.replace(call, answered_at=at), [event]
 
 
-def cut_off(call: Call, message: messages.Insecure) -> tuple[Call, list[events.CallEvent]]:
-    """Return the call that is not let through, as its answer is not encrypted, and what is reported."""
-    if call.ended_at is not None:
-        return call, []
-    at = messages.time(message.at)
+def _end(
+    call: Call, at: datetime, cause: events.EndCause, by: events.Side, answer: SipAnswer, detail: str | None = None
+) -> tuple[Call, list[events.CallEvent]]:
+    """Return the call as it is over, and what is reported; `answer` is what its INVITE got if nobody answered it."""
+    code, reason = _OK if call.answered_at else answer
     event = events.Ended(
         id=event_id(call.id, "ended"),
         call_id=call.id,
         at=at,
-        cause="insecure_media",
-        by="edge",
-        sip_code=INSECURE[0],
-        sip_reason=INSECURE[1],
+        cause=cause,
+        by=by,
+        sip_code=code,
+        sip_reason=reason,
+        detail=detail,
     )
     return msgspec.structs.replace(call, ended_at=at), [event]
+
+
+def cut_off(call: Call, message: messages.Insecure) -> tuple[Call, list[events.CallEvent]]:
+    """Return the call that is not let through, as its answer is not encrypted, and what is reported."""
+    if call.ended_at is not None:
+        return call, []
+    return _end(call, messages.time(message.at), "insecure_media", "edge", INSECURE)
 
 
 def ended(call: Call, message: messages.Ended) -> tuple[Call, list[events.CallEvent]]:
@@ -450,18 +459,9 @@ def ended(call: Call, message: messages.Ended) -> tuple[Call, list[events.CallEv
     if call.ended_at is not None:
         return call, []
     cause, detail = _cause(call, message)
-    at = messages.time(message.at)
-    event = events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=at,
-        cause=cause,
-        by=call.ended_by if message.by == "edge" or _is_our_doing(call) else _side(call, message.by),
-        sip_code=200 if call.answered_at else message.code,
-        sip_reason="OK" if call.answered_at else messages.text(message.reason),
-        detail=detail or _said(message),
-    )
-    return msgspec.structs.replace(call, ended_at=at), [event]
+    by = call.ended_by if message.by == "edge" or _is_our_doing(call) else _side(call, message.by)
+    answer = message.code, messages.text(message.reason)
+    return _end(call, messages.time(message.at), cause, by, answer, detail or _said(message))
 
 
 def _is_our_doing(call: Call) -> bool:
@@ -494,61 +494,23 @@ def _cause(call: Call, message: messages.Ended | messages.Tried) -> tuple[events
 
 def canceled_by_api(call: Call, at: datetime) -> tuple[Call, list[events.CallEvent]]:
     """Return the call as ended before anybody answered, because the API was told to."""
-    code, reason = API_ANSWER
-    event = events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=at,
-        cause="canceled",
-        by="api",
-        sip_code=code,
-        sip_reason=reason,
-    )
-    return msgspec.structs.replace(call, ended_at=at), [event]
+    return _end(call, at, "canceled", "api", API_ANSWER)
 
 
 def hung_up_by_api(call: Call, at: datetime) -> tuple[Call, list[events.CallEvent]]:
     """Return the answered call as ended because the API was told to, where Kamailio can't say that it did."""
-    event = events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=at,
-        cause="hangup",
-        by="api",
-        sip_code=200,
-        sip_reason="OK",
-        detail="Kamailio had been restarted during the call, so only its media was ended.",
+    return _end(
+        call, at, "hangup", "api", _OK, "Kamailio had been restarted during the call, so only its media was ended."
     )
-    return msgspec.structs.replace(call, ended_at=at), [event]
 
 
 def failed(
     call: Call, at: datetime, cause: events.EndCause, by: events.Side, detail: str
 ) -> tuple[Call, list[events.CallEvent]]:
     """Return the call that we placed as ended by what came of it before both were connected."""
-    event = events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=at,
-        cause=cause,
-        by=by,
-        sip_code=200 if call.answered_at else 503,
-        sip_reason="OK" if call.answered_at else "Service Unavailable",
-        detail=detail,
-    )
-    return msgspec.structs.replace(call, ended_at=at), [event]
+    return _end(call, at, cause, by, _UNAVAILABLE, detail)
 
 
 def lost(call: Call, at: datetime, detail: str) -> tuple[Call, list[events.CallEvent]]:
     """Return the call as ended by losing sight of it."""
-    event = events.Ended(
-        id=event_id(call.id, "ended"),
-        call_id=call.id,
-        at=at,
-        cause="lost",
-        by="edge",
-        sip_code=200 if call.answered_at else 500,
-        sip_reason="OK" if call.answered_at else "Server Internal Error",
-        detail=detail,
-    )
-    return msgspec.structs.replace(call, ended_at=at), [event]
+    return _end(call, at, "lost", "edge", _INTERNAL_ERROR, detail)

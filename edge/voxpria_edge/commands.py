@@ -1,11 +1,11 @@
 """What the control plane wants done: asked for all the time, each command done once a run."""
 
 import asyncio
-from collections.abc import Coroutine
 
 import structlog
 from voxpria_routing.edge_api import MOST_KNOWN, Command, HangUp, Place
 
+from voxpria_edge.background import Background
 from voxpria_edge.backoff import Backoff
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.desk import Desk
@@ -21,7 +21,7 @@ class Commands:
         self._desk, self._placing, self._control_plane = desk, placing, control_plane
         self._known: dict[str, None] = {}
         """Ids of the last commands taken, oldest first: the control plane repeats what is not in it."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     async def run(self) -> None:
         """Ask and do, until cancelled."""
@@ -38,8 +38,7 @@ class Commands:
                 for command in found:
                     self._take(command)
         finally:
-            for task in self._tasks:
-                task.cancel()
+            self._background.cancel()
 
     def _take(self, command: Command) -> None:
         if command.id in self._known:
@@ -47,7 +46,7 @@ class Commands:
         self._known[command.id] = None
         while len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]
-        self._in_background(self._do(command))
+        self._background.begin(self._do(command))
 
     async def _do(self, command: Command) -> None:
         match command:
@@ -62,8 +61,3 @@ class Commands:
             await self._placing.place(order)
         except Exception:  # of one call; it ends by the control plane's deadline, or as a call that nobody leads
             _log.exception("a call could not be placed", call_id=order.call_id)
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

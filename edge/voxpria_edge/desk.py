@@ -15,6 +15,7 @@ from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge import calls, messages, uac
 from voxpria_edge.admission import Admission
+from voxpria_edge.background import Background
 from voxpria_edge.calls import Call
 from voxpria_edge.challenged import Challenged, TooShort, Waiting, key_of
 from voxpria_edge.half import Half
@@ -32,6 +33,7 @@ _MOST_ACKNOWLEDGED_AT_ONCE = 1000
 _INTERVAL_TOO_SMALL = 422
 """RFC 4028 section 6: the caller is to ask again, with the session's length that the answer names."""
 _HANG_UP_TRIES, _HANG_UP_SECONDS = 10, 1.0
+_SETTLE_SECONDS = 2.0
 
 
 class Middle(Protocol):
@@ -93,7 +95,7 @@ class Desk:
         self._backlog: list[messages.Told] | None = None
         self._live: set[str] = set()
         self._acknowledging: asyncio.Queue[str] = asyncio.Queue(_MOST_ACKNOWLEDGED_AT_ONCE)
-        self._writes: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._dialled: dict[str, Dial] = {}
         """What was decided on calls that are being set up, so that their next trunk can be tried."""
         self.bridges: Middle = NoMiddle()
@@ -294,7 +296,7 @@ class Desk:
             self.evapi.send(calls.dial(message, decision, place, call.id, self._guard))
             self.calls[call.id] = msgspec.structs.replace(call, at_trunk=place)
             self._admission.moved_on(self.calls[call.id], decision.targets[place])
-        self._in_background(self._explain(message, call, target, place))
+        self._background.begin(self._explain(message, call, target, place))
 
     async def _explain(self, message: messages.Tried, call: Call, target: Trunk, place: int | None) -> None:
         """Report a try that came to nothing; the caller has its answer meanwhile."""
@@ -312,9 +314,9 @@ class Desk:
         if call is None or call.ended_at is not None:
             return
         if call.answered_at is not None:
-            self._in_background(self.hang_up(call, "insecure_media"))
+            self._background.begin(self.hang_up(call, "insecure_media"))
             return
-        self._in_background(self._refuse(message))
+        self._background.begin(self._refuse(message))
         self._remember(None, *calls.cut_off(call, message))
 
     async def _refuse(self, message: messages.Insecure) -> None:
@@ -341,11 +343,6 @@ class Desk:
 
     def _stays_refused(self, refused: TooShort) -> None:
         self._advance(refused.ended, calls.ended, self.calls.get(refused.call.id))
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
 
     def _meant(self, message: messages.Ended) -> Call | None:
         """Return the call that ended: by its record, or by its transaction if it ended before it had one."""
@@ -376,7 +373,7 @@ class Desk:
             self._count(call)
         ends = call is not None and call.is_dialled and call.ended_at is not None
         ends = ends and (before is None or before.ended_at is None)
-        self._in_background(self._write(Change(told, known, heard), call if ends else None))
+        self._background.begin(self._write(Change(told, known, heard), call if ends else None))
 
     def _count(self, call: Call) -> None:
         """Keep count of what the call takes, and of what it says of the server that took it."""
@@ -455,5 +452,4 @@ class Desk:
 
     async def settle(self) -> None:
         """Wait until everything taken so far is on disk."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=2)
+        await self._background.settle(_SETTLE_SECONDS)

@@ -17,6 +17,7 @@ from voxpria_routing.load import server_key
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
 
+from voxpria_edge.background import Background
 from voxpria_edge.breaker import Breakers
 from voxpria_edge.diagnosis import Doctor, silence
 from voxpria_edge.requests import Answer, Requests
@@ -86,7 +87,7 @@ class Health:
         self._table, self._requests, self._doctor, self._breakers = table, requests, doctor, breakers
         self._every_seconds, self._clock = every_seconds, clock
         self._places: dict[Place, _Watched] = {}
-        self._looks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._version = -1
         self._down: dict[str, str] = {}
         self._told: dict[str, tuple[str, str, float]] = {}
@@ -99,8 +100,7 @@ class Health:
                 self.look_around()
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
-            for look in self._looks:
-                look.cancel()
+            self._background.cancel()
 
     def look_around(self) -> None:
         """Begin the looks that are due."""
@@ -112,9 +112,7 @@ class Health:
         for place, watched in self._places.items():
             if watched.next_at <= now and not watched.is_being_looked_at:
                 watched.is_being_looked_at = True
-                look = asyncio.create_task(self._look(place, watched))
-                self._looks.add(look)
-                look.add_done_callback(self._looks.discard)
+                self._background.begin(self._look(place, watched))
 
     def reports(self, limit: int) -> list[TrunkReport]:
         """Return what the control plane has not been told yet, or long ago."""

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import structlog
 from voxpria_routing import events
 
+from voxpria_edge.background import Background
 from voxpria_edge.backoff import Backoff
 from voxpria_edge.calls import Call
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
@@ -60,7 +61,7 @@ class Recordings:
         self._desk, self._rtpengine, self._spool, self._control_plane = desk, rtpengine, spool, control_plane
         self._pool = _new_pool()
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.background = Background()
 
     async def run(self) -> None:
         """Read the captures of calls that last, and delete what a crash has left behind, until cancelled."""
@@ -99,14 +100,11 @@ class Recordings:
 
     def take(self, call: Call) -> None:
         """Finish an ended call, in the background."""
-        task = asyncio.create_task(self._finish(call), name=call.id)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.background.begin(self._finish(call))
 
     def close(self) -> None:
         """Stop; what is unfinished is taken up at the next start."""
-        for task in self._tasks:
-            task.cancel()
+        self.background.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _finish(self, call: Call) -> None:

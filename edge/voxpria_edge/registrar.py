@@ -18,6 +18,7 @@ from voxpria_routing.hosts import bracketed
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
 
+from voxpria_edge.background import Background
 from voxpria_edge.diagnosis import Doctor
 from voxpria_edge.requests import Answer, Requests
 from voxpria_edge.settings import Settings
@@ -68,7 +69,7 @@ class Registrar:
         self._contact, self._clock = contact, clock
         self._bindings: dict[str, _Binding] = {}
         self._leaving: list[_Binding] = []
-        self._work: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._version = -1
         self._told: dict[str, Registration] = {}
 
@@ -79,8 +80,7 @@ class Registrar:
                 self.look_around()
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
-            for task in self._work:
-                task.cancel()
+            self._background.cancel()
 
     def look_around(self) -> None:
         """Begin what is due."""
@@ -92,9 +92,7 @@ class Registrar:
         for binding in [*self._bindings.values(), *self._leaving]:
             if binding.next_at <= now and not binding.is_busy:
                 binding.is_busy = True
-                task = asyncio.create_task(self._attend(binding))
-                self._work.add(task)
-                task.add_done_callback(self._work.discard)
+                self._background.begin(self._attend(binding))
 
     def state(self, trunk_id: str) -> Registration | None:
         """Return how the registration of a trunk stands; None if it asks for none."""
