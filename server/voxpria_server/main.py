@@ -19,7 +19,15 @@ from voxpria_server.kit.ending import end_process_within
 from voxpria_server.kit.http import RequestMiddleware
 from voxpria_server.kit.reads import Reads
 from voxpria_server.migrations import migrate_when_up
-from voxpria_server.parts import END_SECONDS, Parts, close_parts, create_courier, create_parts, create_worker
+from voxpria_server.parts import (
+    END_SECONDS,
+    Parts,
+    close_parts,
+    create_courier,
+    create_lookout,
+    create_parts,
+    create_worker,
+)
 from voxpria_server.reference import endpoints as reference
 from voxpria_server.routing import version
 from voxpria_server.settings import Settings
@@ -36,11 +44,11 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await _seed(settings, parts)
             app.state.worker = worker = create_worker(settings, parts)
-            courier = create_courier(settings, parts)
-            worker.start()
-            courier.start()
+            courier, lookout = create_courier(settings, parts), create_lookout(parts)
+            for each in (worker, courier, lookout):
+                each.start()
             yield
-            await asyncio.gather(courier.stop(), worker.stop())
+            await asyncio.gather(courier.stop(), worker.stop(), lookout.stop())
         finally:
             await close_parts(parts)
 

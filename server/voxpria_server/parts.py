@@ -23,7 +23,7 @@ from voxpria_server.providers.elevenlabs import ElevenLabs
 from voxpria_server.providers.elevenlabs_conversations import Conversations
 from voxpria_server.providers.generic import Generic
 from voxpria_server.providers.openai import OpenAI
-from voxpria_server.reference.jobs import blueprint as status_blueprint
+from voxpria_server.reference.lookout import Lookout
 from voxpria_server.routing import edges
 from voxpria_server.settings import Settings
 from voxpria_server.trunks.jobs import blueprint as trunks_blueprint
@@ -43,7 +43,6 @@ BLUEPRINTS: tuple[Blueprint, ...] = (
     calls_blueprint,
     numbers_blueprint,
     provider_hooks_blueprint,
-    status_blueprint,
     trunks_blueprint,
     webhooks_blueprint,
 )
@@ -105,3 +104,8 @@ def create_worker(settings: Settings, parts: Parts) -> Worker:
 def create_courier(settings: Settings, parts: Parts) -> Courier:
     """Return what brings webhooks in this process, not yet started."""
     return Courier(parts["database"], parts["sealer"], parts["webhook_sender"], settings.webhook_attempts_per_minute)
+
+
+def create_lookout(parts: Parts) -> Lookout:
+    """Return what looks, from this process, how all is, not yet started."""
+    return Lookout(parts)

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from voxpria_routing.edge_api import Part
 
 from voxpria_server.kit.db import Database, DatabaseUnavailableError, Row
-from voxpria_server.kit.jobs import Worker
+from voxpria_server.kit.jobs import Worker, is_any_alive
 from voxpria_server.routing import edges
 from voxpria_server.settings import Settings
 
@@ -64,6 +64,11 @@ async def check_database(database: Database) -> str | None:
 async def check_worker(worker: Worker) -> str | None:
     """Return why no job runs, or None."""
     return worker.down_reason
+
+
+async def check_workers(database: Database) -> str | None:
+    """Return why no job runs in any process, or None."""
+    return None if await is_any_alive(database) else "no worker has shown a sign of life"
 
 
 async def check_edge(database: Database) -> str | None:

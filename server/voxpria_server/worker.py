@@ -9,7 +9,7 @@ import signal
 from voxpria_server.kit import logs, tracing
 from voxpria_server.kit.ending import end_process_within
 from voxpria_server.migrations import migrate_when_up
-from voxpria_server.parts import END_SECONDS, close_parts, create_courier, create_parts, create_worker
+from voxpria_server.parts import END_SECONDS, close_parts, create_courier, create_lookout, create_parts, create_worker
 from voxpria_server.settings import Settings
 
 
@@ -18,12 +18,12 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     parts = create_parts(settings)
-    worker, courier = create_worker(settings, parts), create_courier(settings, parts)
-    worker.start()
-    courier.start()
+    worker, courier, lookout = create_worker(settings, parts), create_courier(settings, parts), create_lookout(parts)
+    for each in (worker, courier, lookout):
+        each.start()
     await stopped.wait()
     end_process_within(END_SECONDS)
-    await asyncio.gather(courier.stop(), worker.stop())
+    await asyncio.gather(courier.stop(), worker.stop(), lookout.stop())
     await close_parts(parts)
 
 

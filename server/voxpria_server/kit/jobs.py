@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import procrastinate
@@ -20,12 +21,13 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.kit.clock import utc_now
+from voxpria_server.kit.db import Database
 from voxpria_server.kit.ending import end_task
 from voxpria_server.kit.logs import get_logger, log_job
 from voxpria_server.kit.metrics import measure_job
 from voxpria_server.kit.tracing import job_arguments, trace_job
 
-__all__ = ["App", "Blueprint", "JobContext", "Retry", "Worker", "create_app", "defer", "defer_many"]
+__all__ = ["App", "Blueprint", "JobContext", "Retry", "Worker", "create_app", "defer", "defer_many", "is_any_alive"]
 
 _log = get_logger(__name__)
 
@@ -44,6 +46,9 @@ _DEFER_MANY = sa.text(
     ")::procrastinate_job_to_defer_v1 FROM unnest(CAST(:args AS text[])) WITH ORDINALITY AS given (one, position)"
     " ORDER BY position))"
 )
+
+
+_ALIVE = "SELECT 1 FROM procrastinate_workers WHERE last_heartbeat > now() - $1::interval LIMIT 1"
 
 
 async def defer(
@@ -141,11 +146,17 @@ def create_app(url: str, blueprints: Iterable[Blueprint]) -> App:
     return app
 
 
+async def is_any_alive(database: Database) -> bool:
+    """Tell whether a worker works on the database, in this process or any other. Raises DatabaseUnavailableError."""
+    rows = await database.fetch(_ALIVE, timedelta(seconds=Worker.STALLED_SECONDS))
+    return bool(rows)
+
+
 class Worker:
     """Runs the jobs in this process, comes back by itself after every loss of the database."""
 
     _HEARTBEAT_SECONDS = 5.0
-    _STALLED_SECONDS = 15.0
+    STALLED_SECONDS = 15.0
     _SHUTDOWN_SECONDS = 1.5
 
     def __init__(self, make_app: Callable[[], App], parts: dict[str, Any], *, concurrency: int = 20) -> None:
@@ -175,7 +186,7 @@ class Worker:
             except Exception as error:  # whatever it was, the queue must be worked on
                 self.down_reason = f"{type(error).__name__}"
                 _log.warning("worker stopped, and starts again", error=type(error).__name__)
-            if asyncio.get_running_loop().time() - started_at > self._STALLED_SECONDS:
+            if asyncio.get_running_loop().time() - started_at > self.STALLED_SECONDS:
                 pause = 0.1
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  (jitter)
             pause = min(pause * 2, 2.0)
@@ -191,7 +202,7 @@ class Worker:
                     install_signal_handlers=False,
                     shutdown_graceful_timeout=self._SHUTDOWN_SECONDS,
                     update_heartbeat_interval=self._HEARTBEAT_SECONDS,
-                    stalled_worker_timeout=self._STALLED_SECONDS,
+                    stalled_worker_timeout=self.STALLED_SECONDS,
                     delete_jobs=DeleteJobCondition.SUCCESSFUL.value,
                     additional_context=self._parts,
                     task_middleware=[trace_job, log_job, measure_job],
@@ -204,8 +215,8 @@ class Worker:
         manager = app.job_manager
         while True:
             try:
-                await manager.prune_stalled_workers(self._STALLED_SECONDS)
-                for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._STALLED_SECONDS):
+                await manager.prune_stalled_workers(self.STALLED_SECONDS)
+                for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.STALLED_SECONDS):
                     _log.warning("job of a lost worker runs again", task=job.task_name, job_id=job.id)
                     await manager.retry_job(job)
             except procrastinate.exceptions.ConnectorException as error:

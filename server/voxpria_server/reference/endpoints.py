@@ -50,7 +50,8 @@ async def get_status(request: Request) -> Response:
     """Return the status page; as JSON to who asks for that."""
     if "application/json" in request.headers.get("accept", ""):
         return await get_status_json(request)
-    page = pages.render("status.html", status=await status.current(request), words=status.WORDS)
+    now = await status.current(request)
+    page = pages.render("status.html", status=now, words=status.WORDS, names=status.NAMES)
     return HTMLResponse(page, headers=pages.HEADERS | {"Cache-Control": "no-store", "Vary": "Accept"})
 
 

@@ -1,7 +1,8 @@
 """What the status page remembers: of each part, how many minutes of each of the last 90 days it was in which state."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,6 +12,7 @@ from voxpria_server.reference import queries
 from voxpria_server.reference.models import STATES
 
 DAYS = 90
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
 _LATE = timedelta(minutes=3)
 """A minute's look that comes no later than this left nothing out."""
@@ -18,19 +20,40 @@ _BRIEF_MINUTES = 2
 """So many bad minutes of a day don't colour it: an upgrade takes as long."""
 
 
-async def record(conn: AsyncConnection, states: Mapping[str, str], at: datetime) -> None:
-    """Keep how the parts are in this minute, and how they must have been since the last one that was kept.
+async def record(
+    conn: AsyncConnection,
+    states: Mapping[str, str],
+    minute: datetime,
+    untold: Mapping[datetime, Mapping[str, str]] | None = None,
+) -> None:
+    """Keep how the parts are in this minute, unless it is kept; and what was found in minutes since the last one kept.
 
-    While nobody looked, the workers, who look, were down; of everything else nothing is known.
+    `untold`: what was found of all parts, by the minute, while it could not be kept. Of others nothing is known.
     """
+    await queries.lock_history(conn)
+    last = await last_minute(conn)
+    if minute <= last:
+        return
+    found = {at: of for at, of in (untold or {}).items() if last < at < minute} | {minute: states}
+    counts = Counter((part, at.date(), state) for at, of in found.items() for part, state in of.items())
+    if last != NEVER and minute - last > _LATE:
+        seen = Counter(at.date() for at in found if at != minute)
+        for day, count in _between(last + _MINUTE, minute):
+            counts.update({(part, day, "unknown"): count - seen[day] for part in states})
+    await queries.add_minutes(conn, ((*what, count) for what, count in counts.items() if count > 0))
+    await queries.put_checks(conn, states, minute)
+    await queries.delete_days(conn, minute.date() - timedelta(days=DAYS - 1))
+
+
+async def last_minute(conn: AsyncConnection) -> datetime:
+    """Return the last minute that is kept; `NEVER` if there is none."""
     last = await queries.last_checks(conn)
-    minutes = [(part, at.date(), state, 1) for part, state in states.items()]
-    looked_at = [row.checked_at for part, row in last.items() if part in states]
-    if looked_at and at - max(looked_at) > _LATE:
-        for day, count in _between(max(looked_at) + _MINUTE, at):
-            minutes += [(part, day, "down" if part == "Workers" else "unknown", count) for part in states]
-    await queries.add_minutes(conn, minutes)
-    await queries.delete_days(conn, at.date() - timedelta(days=DAYS - 1))
+    return minute_of(max((row.checked_at for row in last.values()), default=NEVER))
+
+
+def minute_of(moment: datetime) -> datetime:
+    """Return the beginning of its minute."""
+    return moment.replace(second=0, microsecond=0)
 
 
 async def read(conn: AsyncConnection, parts: Sequence[str]) -> dict[str, Any]:
@@ -72,5 +95,5 @@ def _day(day: date, minutes: Mapping[str, int]) -> dict[str, Any]:
 def _history(days: list[dict[str, Any]]) -> dict[str, Any]:
     total = {state: sum(day["minutes"][state] for day in days) for state in STATES}
     known = total["operational"] + total["degraded"] + total["down"]
-    percent = round(100 * (total["operational"] + total["degraded"]) / known, 3) if known else None
+    percent = (known - total["down"]) * 100_000 // known / 1000 if known else None  # 100 is said of nothing less
     return {"uptime_percent": percent, "days": days}

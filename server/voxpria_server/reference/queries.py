@@ -28,6 +28,11 @@ async def trunks_seen(conn: AsyncConnection, providers: Sequence[str], *, is_san
     return {row.provider: row for row in await conn.execute(statement)}
 
 
+async def lock_history(conn: AsyncConnection) -> None:
+    """Have no other process add to the history until the transaction ends."""
+    await conn.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('status history'))"))
+
+
 async def last_checks(conn: AsyncConnection) -> dict[str, Row]:
     """Return what was last found of each part."""
     return {row.part: row for row in await conn.execute(sa.select(status_parts))}
@@ -42,6 +47,8 @@ async def days(conn: AsyncConnection, since: date) -> list[Row]:
 async def put_checks(conn: AsyncConnection, states: Mapping[str, str], at: datetime) -> None:
     """Keep what was found of each part."""
     rows = [{"part": part, "state": state, "checked_at": at} for part, state in states.items()]
+    if not rows:
+        return
     statement = insert(status_parts).values(rows)
     changed = {"state": statement.excluded.state, "checked_at": statement.excluded.checked_at}
     await conn.execute(statement.on_conflict_do_update(index_elements=["part"], set_=changed))

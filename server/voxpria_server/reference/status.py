@@ -25,6 +25,7 @@ WORDS = {
 }
 PARTS = ("API", "Database", "Workers", "Edge")
 PROVIDERS = ("elevenlabs", "openai")
+NAMES = {"elevenlabs": "ElevenLabs", "openai": "OpenAI"}
 _FRESH = timedelta(minutes=5)
 _SECONDS = 3.0
 _DETAILS = {
@@ -47,16 +48,16 @@ _DETAILS = {
 async def current(request: Request) -> dict[str, Any]:
     """Return the state of every part and provider as it is found now, and their last 90 days."""
     state = request.app.state
-    database, worker, edge, (providers, past) = await asyncio.gather(
+    database, workers, edge, (providers, past) = await asyncio.gather(
         readiness.in_time(readiness.check_database(state.database)),
-        readiness.in_time(readiness.check_worker(state.worker)),
+        readiness.in_time(readiness.check_workers(state.database)),
         readiness.in_time(readiness.check_edge(state.database)),
         _kept(state.database, is_sandbox=state.settings.sandbox),
     )
     parts = {
         "API": _part(is_up=True),
         "Database": _part(is_up=database is None, detail="The database does not answer."),
-        "Workers": _part(is_up=worker is None, detail="Durable work is not being done at the moment."),
+        "Workers": _part(is_up=workers is None, detail="Durable work is not being done at the moment."),
         "Edge": _part(is_up=edge is None, detail="No edge is whole: calls may not be taken."),
     }
     return {
