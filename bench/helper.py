@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,19 +47,6 @@ def cpu_seconds(processes: Sequence[Process]) -> float:
                 times = each.cpu_times()
                 total += times.user + times.system
     return total
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody holds on any address of this machine."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("", 0))
-            port = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("", port))
-                found.append(port)
-    return list(dict.fromkeys(found))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 import httpx2
 import psutil
 import pytest
+
+from tests.ports import free_ports
 
 T = TypeVar("T")
 TEST_KEY = "vox_sk_test_abc123xyz789"
@@ -30,7 +31,7 @@ ROLES = {
 """What is looked for in a process's command line, by part."""
 
 
-def until(what: str, probe: Callable[[], T], seconds: float = 30) -> T:
+def until(what: str, probe: Callable[[], T], seconds: float = 90) -> T:
     """Return the first true value of `probe`, or fail naming `what` and the last value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -40,18 +41,6 @@ def until(what: str, probe: Callable[[], T], seconds: float = 30) -> T:
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what}; last seen: {value!r}")
         time.sleep(0.05)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody holds on any of the loopback addresses that an instance uses."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as probe:
-            probe.bind(("0.0.0.0", 0))
-            port = probe.getsockname()[1]
-        if port not in found:
-            found.append(port)
-    return found
 
 
 @dataclass
@@ -100,7 +89,7 @@ class Product:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(20)
+            self.process.wait(60)
 
     @property
     def url(self) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.product import Product, free_ports, until
+from tests.ports import free_ports
+from tests.product import Product, until
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"

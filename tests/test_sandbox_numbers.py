@@ -24,7 +24,7 @@ def test_each_does_what_the_reference_says(product: Product) -> None:
     started_at = time.monotonic()
     answer = product.api("POST", f"/phone-numbers/{numbers[SLOW]}/provision", expect=202)
     assert answer["status"] == "provisioning"
-    assert 9.5 < time.monotonic() - started_at < 15
+    assert 9.5 < time.monotonic() - started_at < 30
     path = f"/phone-numbers/{numbers[SLOW]}"
     until("the slow number is active", lambda: product.api("GET", path)["status"] == "active", 40)
     assert time.monotonic() - started_at > 14.5

@@ -65,7 +65,7 @@ def test_calls_go_on_and_new_ones_route_without_api_and_database(product: Produc
     assert placed_blind["answered"], placed_blind
     assert first["answered"], first
     assert first["heard_speech_seconds"] > 1
-    assert 7 <= first["duration_seconds"] <= 9
+    assert 7 <= first["duration_seconds"] <= 12
     until("everything is up again", product.is_ready, 60)
     records = [product.ended_call(result["call_id"]) for result in (first, placed_blind)]
     assert [record["status"] for record in records] == ["completed", "completed"]

@@ -18,7 +18,8 @@ import aiohttp
 
 from bench.api.cluster import Cluster, cluster, fill, furnish, pgbench
 from bench.api.server import Api, answers, api
-from bench.helper import cpu_seconds, free_ports, machine, percentile, running, table
+from bench.helper import cpu_seconds, machine, percentile, running, table
+from tests.ports import free_ports
 
 _PYTHON = sys.executable
 _KEY = "vox_sk_live_bench{}"

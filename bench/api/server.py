@@ -13,7 +13,8 @@ from pathlib import Path
 import aiohttp
 
 from bench.api.cluster import Cluster
-from bench.helper import Process, free_ports, running
+from bench.helper import Process, running
+from tests.ports import free_ports
 
 EDGE_TOKEN = "bench"  # noqa: S105  (of this bench alone)
 _MANY = "1000000000"

@@ -19,7 +19,8 @@ from aiohttp import web
 
 from bench.api.cluster import Cluster, cluster, pgbench
 from bench.api.server import EDGE_TOKEN, Api, api
-from bench.helper import cpu_seconds, free_ports, machine, percentile, table
+from bench.helper import cpu_seconds, machine, percentile, table
+from tests.ports import free_ports
 
 _ACCOUNTS = 20
 _BATCH = 100

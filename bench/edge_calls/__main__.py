@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench.edge_calls import paths
 from bench.edge_calls.paths import HERE, Way
-from bench.helper import cpu_seconds, free_ports, machine, percentile, running, table
+from bench.helper import cpu_seconds, machine, percentile, running, table
+from tests.ports import free_ports
 
 _TALK_MS = 200
 _GRACE_SECONDS = 20

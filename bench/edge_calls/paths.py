@@ -17,7 +17,8 @@ from voxpria_routing import snapshot
 from voxpria_routing.edge_api import Status
 from voxpria_routing.events import BatchResult
 
-from bench.helper import Process, free_ports, running
+from bench.helper import Process, running
+from tests.ports import free_ports
 
 HERE = Path(__file__).parent
 NUMBER = "+15555551234"

@@ -20,7 +20,8 @@ import psutil
 
 from bench.edge_calls import paths
 from bench.edge_calls.paths import Way
-from bench.helper import Process, cpu_seconds, free_ports, machine, percentile, running, table
+from bench.helper import Process, cpu_seconds, machine, percentile, running, table
+from tests.ports import free_ports
 
 HERE = Path(__file__).parent
 _RATE = 20

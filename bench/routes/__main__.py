@@ -31,8 +31,8 @@ from voxpria_server.migrations import migrate
 from voxpria_server.routing import snapshot
 from voxpria_server.settings import Settings
 
-from bench.helper import free_ports
 from server.tests.conftest import make_cluster, write_secrets
+from tests.ports import free_ports
 
 FILL = """
 INSERT INTO phone_numbers (id, account_id, mode, e164, trunk_id, config, status, is_routed, needs_reprovision,

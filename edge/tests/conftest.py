@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_edge import RunningEdge, free_port
+from running_edge import RunningEdge
+
+from tests.ports import free_port
 
 _NUMBERS = itertools.count(15555550000)
 

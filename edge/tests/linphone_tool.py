@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from running_edge import free_port, until
+from running_edge import until
+
+from tests.ports import free_port
 
 _CONFIGURATION = """\
 [sip]

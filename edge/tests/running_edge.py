@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from control_plane_stand_in import TOKEN, ControlPlaneStandIn
 from voxpria_routing.events import CallEvent, Ended, Invited
 from voxpria_routing.snapshot import Number, Trunk
 
+from tests.ports import free_port
+
 T = TypeVar("T")
 
 COMMANDS = {
@@ -30,7 +31,7 @@ COMMANDS = {
 _STOP_SECONDS = 10
 
 
-def until(what: str, probe: Callable[[], T | None], seconds: float = 30) -> T:
+def until(what: str, probe: Callable[[], T | None], seconds: float = 90) -> T:
     """Return the first true value of `probe`, or fail naming `what` and the last value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -40,17 +41,6 @@ def until(what: str, probe: Callable[[], T | None], seconds: float = 30) -> T:
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what}; last seen: {value!r}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """Return a port that nobody holds on any IPv4 address, UDP or TCP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("0.0.0.0", 0))
-            port = int(tcp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                udp.bind(("0.0.0.0", port))
-                return port
 
 
 @dataclass

@@ -9,10 +9,12 @@ import dns.asyncresolver
 import pytest
 from dns_tool import ADDRESS, ZONE, DnsServer, dns_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
-from running_edge import Call, RunningEdge, free_port
+from running_edge import Call, RunningEdge
 from sipp_tool import Sipp, body, header, sipp
 from voxpria_edge.resolve import ResolutionError, addresses
 from voxpria_routing.snapshot import Trunk
+
+from tests.ports import free_port
 
 A, B = f"a A {AGENT}\n", f"b A {AGENT}\n"
 

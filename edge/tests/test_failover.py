@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
-from running_edge import RunningEdge, free_port, until
+from running_edge import RunningEdge, until
 from sipp_tool import SCENARIOS, header, sipp
 from voxpria_routing.events import Attempted
+
+from tests.ports import free_port
 
 
 def refusing_with(code: int, folder: Path) -> str:

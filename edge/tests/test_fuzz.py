@@ -13,9 +13,11 @@ import psutil
 import pytest
 from mutations import mutated, request
 from routes_of_tests import CARRIER, number_on, trunk_to
-from running_edge import RunningEdge, free_port, until
+from running_edge import RunningEdge, until
 from test_abuse import a_call_works, processes
 from voxpria_edge.kamailio import Rpc
+
+from tests.ports import free_port
 
 STRANGER, ELSEWHERE = "127.0.0.9", "127.0.0.77"
 _PER_SECOND = 150

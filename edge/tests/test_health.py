@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from registrar_tool import PASSWORD, USER, registrar_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
-from running_edge import Call, RunningEdge, free_port, until
+from running_edge import Call, RunningEdge, until
 from sipp_tool import sipp
 from tls_front import tls_front
 from voxpria_routing.edge_api import TrunkReport
+
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from rtp_peer import G722, OPUS, PCMA, PCMU, Codec, RtpPeer, rtp_peer
-from running_edge import Call, RunningEdge, free_port, until
+from running_edge import Call, RunningEdge, until
 from sipp_tool import Sipp, body, sipp
 from tls_front import tls_front
 from voxpria_routing.snapshot import Trunk
+
+from tests.ports import free_port
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 SUITES = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_256_CM_HMAC_SHA1_80", SUITE)

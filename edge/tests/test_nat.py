@@ -4,9 +4,11 @@ from pathlib import Path
 
 from routes_of_tests import AGENT, CARRIER, number_on
 from rtp_peer import PCMU, rtp_peer
-from running_edge import RunningEdge, free_port, until
+from running_edge import RunningEdge, until
 from sipp_tool import sipp
 from test_media import carrier_and_target, hear_each_other, offer_to
+
+from tests.ports import free_port
 
 
 def test_both_sides_behind_nat_get_what_is_sent_back(edge: RunningEdge, number: str, folder: Path) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from routes_of_tests import AGENT, number_on, trunk_to
-from running_edge import Call, RunningEdge, free_port, until
+from running_edge import Call, RunningEdge, until
 from sipp_tool import SCENARIOS, Sipp, body, header, sipp
 from voxpria_edge.ids import _base32
 from voxpria_routing.edge_api import HangUp, Place
 from voxpria_routing.snapshot import Number
+
+from tests.ports import free_port
 
 CALLEE = "+13035550188"
 _ids = itertools.count(time.time_ns())

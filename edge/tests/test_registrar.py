@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from registrar_tool import PASSWORD, USER, registrar_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
-from running_edge import RunningEdge, free_port, until
+from running_edge import RunningEdge, until
 from sipp_tool import sipp
 from voxpria_routing.edge_api import Registration
 from voxpria_routing.snapshot import Trunk
+
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on
 from rtp_peer import PCMU, rtp_peer
-from running_edge import Call, RunningEdge, free_port, until
+from running_edge import Call, RunningEdge, until
 from sipp_tool import Sipp, header, sipp
 from test_media import KEY, NAME, SUITE, carrier_and_target, hear_each_other, talking
 from tls_front import tls_front
+
+from tests.ports import free_port
 
 PLAIN, SECURE = "RTP/AVP 0", f"RTP/SAVP 0\r\na=crypto:1 {SUITE} {KEY}"
 WEAK = f"RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_32 {KEY}"

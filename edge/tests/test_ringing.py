@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from rtp_peer import PCMU, rtp_peer
-from running_edge import RunningEdge, free_port, until
+from running_edge import RunningEdge, until
 from sipp_tool import Sipp, body, sipp
 from voxpria_edge.rtpengine import Rtpengine
 from voxpria_routing.events import Attempted
 from voxpria_routing.snapshot import Trunk
+
+from tests.ports import free_port
 
 CONTROL = "127.0.0.4"
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from certificates_of_tests import Authority
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
-from running_edge import Call, RunningEdge, free_port, until
+from running_edge import Call, RunningEdge, until
 from sipp_tool import Sipp, header, sipp
 from tls_front import TlsFront, tls_front
 from voxpria_routing.events import Attempted
 from voxpria_routing.snapshot import Trunk
+
+from tests.ports import free_port
 
 NAME = "sip.one.test"
 _SILENCE_SECONDS = 5

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
-from running_edge import RunningEdge, free_port, until
+from running_edge import RunningEdge, until
 from sipp_tool import Sipp, header, sipp
 from test_in_dialog import called
 from voxpria_routing.events import Ended
+
+from tests.ports import free_port
 
 
 def assert_hidden(carrier: Sipp, agent: Sipp) -> None:

@@ -16,11 +16,7 @@ from voxpria_launcher import postgres, secrets, summary
 from voxpria_launcher.ports import needed, problems
 from voxpria_launcher.settings import Settings
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 @pytest.fixture

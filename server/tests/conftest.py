@@ -6,15 +6,13 @@ runs it. A template database is migrated once; each test copies it.
 
 import base64
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -37,6 +35,7 @@ from voxpria_server.settings import Settings
 from server.tests import receiver as receivers
 from server.tests.contract import hold_to_it
 from server.tests.receiver import Receiver
+from tests.ports import free_ports
 
 logs.set_up("WARNING")
 
@@ -161,32 +160,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free for TCP and UDP on the addresses of API and sandbox.
-
-    Below those that the kernel lends out (32768 and more): of these a client's connection may have taken one by the
-    time a server starts, or starts again, on it.
-    """
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(10_000, 32_000)
-        if port not in ports and _is_free(port):
-            ports.append(port)
-    return ports
-
-
-def _is_free(port: int) -> bool:
-    with ExitStack() as stack:
-        for address in ("127.0.0.1", "127.0.0.2"):
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                end = stack.enter_context(socket.socket(type=kind))
-                try:
-                    end.bind((address, port))
-                except OSError:
-                    return False
-    return True
-
-
 def write_secrets(data_dir: Path) -> None:
     secrets = data_dir / "secrets"
     secrets.mkdir(parents=True)
@@ -206,6 +179,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         http_port=http,
         sip_port=sip,
         sip_tls_port=tls,
+        requests_per_hour=1_000_000,  # tests wait by asking again and again
     )
 
 

@@ -19,7 +19,7 @@ class Process:
     def __init__(self, settings, url: str, *, http_port: int | None = None, **environment: str) -> None:
         self.port = http_port or settings.http_port
         self.url = f"http://127.0.0.1:{self.port}"
-        environment |= {
+        environment = {
             "PATH": os.environ["PATH"],
             "VOXPRIA_DATA_DIR": str(settings.data_dir),
             "VOXPRIA_DATABASE_URL": url,
@@ -27,7 +27,8 @@ class Process:
             "VOXPRIA_SIP_PORT": str(settings.sip_port),
             "VOXPRIA_SIP_TLS_PORT": str(settings.sip_tls_port),
             "VOXPRIA_SANDBOX": "true",
-        }
+            "VOXPRIA_REQUESTS_PER_HOUR": str(settings.requests_per_hour),
+        } | environment
         self._log_path = settings.data_dir / new_id("log")
         self.log = self._log_path.open("wb")
         self._process = subprocess.Popen(

@@ -5,17 +5,9 @@ import re
 from collections.abc import Iterator
 from itertools import product
 
-import pytest
 from voxpria_server.api import BODY_LIMITS
-from voxpria_server.settings import Settings
 
 from server.tests.contract import operation_at, operations
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"requests_per_hour": 100_000})
-
 
 DEEP = b'{"name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 BODIES = {

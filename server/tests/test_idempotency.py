@@ -14,8 +14,8 @@ from voxpria_server.auth import jobs, queries
 from voxpria_server.auth.service import DOCUMENTED_TEST_KEY
 from voxpria_server.kit.db import Database
 
-from server.tests.conftest import free_ports
 from server.tests.process import Process
+from tests.ports import free_ports
 
 AGENT = {"name": "A", "engine": "openai"}
 TRUNK = {"name": "T", "provider": "generic", "config": {"server": "127.0.0.1", "port": 9}}

@@ -22,8 +22,8 @@ from voxpria_server.kit.clock import utc_now
 from voxpria_server.main import create_app
 from voxpria_server.settings import Settings
 
-from server.tests.conftest import free_ports
 from server.tests.process import Process
+from tests.ports import free_ports
 
 UNKNOWN = "vox_sk_test_" + "0" * 64
 AREAS = {

@@ -10,11 +10,18 @@ import sqlalchemy as sa
 from voxpria_server.auth.service import DOCUMENTED_TEST_KEY, seed_sandbox
 from voxpria_server.kit.db import Database
 from voxpria_server.migrations import migrate
+from voxpria_server.settings import Settings
 
-from server.tests.conftest import free_ports
 from server.tests.process import Process
+from tests.ports import free_ports
 
 TRUNK = {"name": "T", "provider": "generic", "config": {"server": "127.0.0.1", "port": 9}}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With the limit that an operator has who sets none."""
+    return settings.model_copy(update={"requests_per_hour": Settings.model_fields["requests_per_hour"].default})
 
 
 def told(answer) -> tuple[int, int, int]:
@@ -74,12 +81,12 @@ async def test_beyond_the_limit_is_429_until_the_window_ends(api, client):
     for mode in ("test", "live"):  # another account's, and the other mode's, limits are their own
         other = await api.client(await api.new_key(mode=mode, account_id=None if mode == "test" else "acct_sandbox"))
         assert (await other.get("/v1/agents")).status_code == 200
-    await end_windows_in(api.database, 2)
+    await end_windows_in(api.database, 5)
     refused = await client.get("/v1/agents")
     reset = told(refused)[2]
     assert refused.status_code == 429
     while (answer := await client.get("/v1/agents")).status_code == 429:
-        assert time.time() < reset + 5
+        assert time.time() < reset + 30
         await asyncio.sleep(0.01)
     assert time.time() >= reset
     assert told(answer)[1] == 2
@@ -103,12 +110,12 @@ async def test_imports_count_only_what_was_imported(client):
     for n in range(10):
         answer = await client.post("/v1/phone-numbers/import", json=number(n, trunk))
         assert (answer.status_code, told(answer)[:2]) == (201, (10, 9 - n))
-        assert 50 < told(answer)[2] - time.time() <= 60
+        assert 0 < told(answer)[2] - time.time() <= 60
     again = await client.post("/v1/phone-numbers/import", json=number(0, trunk))
     assert (again.status_code, told(again)[:2]) == (409, (10, 0))
     refused = await client.post("/v1/phone-numbers/import", json=number(10, trunk))
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "import_limit_exceeded")
-    assert 50 < int(refused.headers["Retry-After"]) <= 60
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
     assert told(refused)[:2] == (10, 0)
     listed = await client.get("/v1/phone-numbers")
     assert listed.json()["pagination"]["total"] == 10
