@@ -2,10 +2,14 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
+import psycopg
 import pytest
 from voxpria_server.parts import END_SECONDS
 
+from server.tests.edge_client import TOKEN
 from server.tests.process import PATIENCE_SECONDS, Process
 
 ENDING_SECONDS = END_SECONDS + 6
@@ -105,3 +109,37 @@ def test_it_ends_in_time_without_its_database(start, own_cluster):
     own_cluster.stop(signal.SIGQUIT)
     process.until("/readyz", 503)
     assert process.end() < ENDING_SECONDS
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_stop_answers_who_waits_and_is_silent(start, own_cluster):
+    process = start()
+    process.until("/readyz", 503)  # no edge has ever reported
+    with (
+        ThreadPoolExecutor() as threads,
+        psycopg.connect(own_cluster.url("postgres"), autocommit=True) as eyes,
+        psycopg.connect(own_cluster.url("postgres")) as blocking,
+    ):
+        (version,) = eyes.execute("SELECT version FROM route_version").fetchone()
+
+        def ask(path: str) -> httpx2.Response:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            return httpx2.get(f"{process.url}/edge/v1/{path}", headers=headers, timeout=PATIENCE_SECONDS)
+
+        waiting = f"after={version}&wait_seconds=25"
+        polls = [threads.submit(ask, f"{what}?edge_id=edge-{what}&{waiting}") for what in ("snapshot", "changes")]
+        until(lambda: eyes.execute("SELECT count(*) FROM edges").fetchone() == (2,))
+        blocking.execute("LOCK TABLE agents")
+        blocked = threads.submit(process.get, "/v1/agents", PATIENCE_SECONDS)
+        until(lambda: eyes.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone())
+        assert process.end() < ENDING_SECONDS
+    assert [poll.result().status_code for poll in polls] == [304, 304]
+    assert (blocked.result().status_code, blocked.result().json()["error"]["code"]) == (503, "server_error")
+    assert "Traceback" not in process.log_text()
+    assert '"request broken off' in process.log_text()

@@ -37,6 +37,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from voxpria_server.kit.db import DatabaseUnavailableError
+from voxpria_server.kit.ending import StoppedError
 from voxpria_server.kit.logs import get_logger
 from voxpria_server.kit.routes import methods_at
 
@@ -353,8 +354,10 @@ def as_api_error(error: Exception) -> ApiError:
             return _invalid(error.errors()[0])
         case HTTPException():
             return _http_error(error)
-        case DatabaseUnavailableError():
-            return UnavailableError("The database can't be reached at the moment; try again shortly.")
+        case StoppedError() | DatabaseUnavailableError():
+            is_stop = isinstance(error, StoppedError)
+            why = "The server is being stopped" if is_stop else "The database can't be reached at the moment"
+            return UnavailableError(f"{why}; try again shortly.")
         case sa.exc.DBAPIError() | asyncpg.PostgresError() if _sqlstate(error) in _UNKEEPABLE_TEXT:
             return InvalidParameterError("A text holds a character that can't be kept (NUL).", field="body")
         case _:

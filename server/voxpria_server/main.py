@@ -4,6 +4,7 @@ python -m voxpria_server.main
 """
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -86,12 +87,21 @@ async def _seed(settings: Settings, parts: Parts) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, whose shutdown has an end."""
+    """uvicorn's server, whose shutdown has an end, and is not held up by those who wait for something to happen."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the shutdown; a second signal hurries it."""
         end_process_within(END_SECONDS)
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what goes on: edges' long polls at once, by answers that tell of nothing new."""
+        self._app.state.database.listener.release()
+        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -103,8 +113,9 @@ def main() -> None:
     logs.set_up(settings.log_level)
     tracing.set_up("voxpria-api")
     migrate_when_up(settings.database_url.get_secret_value(), settings.database_wait_seconds)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.http_address,
         port=settings.http_port,
         loop="uvloop",
@@ -117,7 +128,7 @@ def main() -> None:
         timeout_graceful_shutdown=1,
         backlog=1024,
     )
-    server = _Server(config)
+    server = _Server(config, app)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

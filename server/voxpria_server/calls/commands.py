@@ -33,7 +33,7 @@ async def wait_for(
         while True:
             async with database.read() as conn:
                 rows = await queries.commands_of_edge(conn, edge_id, known, _AT_ONCE)
-            left = deadline - asyncio.get_running_loop().time()
+            left = database.listener.seconds_left(deadline)
             if rows or left <= 0:
                 return tuple(map(_command, rows))
             await ear.wait(min(left, _RECHECK_SECONDS))
@@ -59,7 +59,7 @@ async def hang_up(
                 await announce(conn, CHANNEL)
             call = await _find(conn, caller, call_id)
         deadline = asyncio.get_running_loop().time() + HANG_UP_SECONDS
-        while call.status in _GOES_ON and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        while call.status in _GOES_ON and (left := database.listener.seconds_left(deadline)) > 0:
             await ear.wait(min(left, _ENDED_RECHECK_SECONDS))
             async with database.read() as conn:
                 call = await _find(conn, caller, call_id)

@@ -82,7 +82,7 @@ async def wait_for(database: Database, store: RecordingStore, call_id: str, time
                 state = await queries.recording_state_of_link(conn, call_id)
             if (size := await store.size(call_id)) is not None:
                 return size
-            left = deadline - asyncio.get_running_loop().time()
+            left = database.listener.seconds_left(deadline)
             if state != "announced" or left <= 0:
                 raise _not_found(state)
             await ear.wait(min(left, _RECHECK_SECONDS))

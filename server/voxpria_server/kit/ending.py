@@ -14,6 +14,11 @@ from voxpria_server.kit.logs import get_logger
 
 _log = get_logger(__name__)
 _AGAIN_SECONDS = 0.25
+_ending = threading.Event()
+
+
+class StoppedError(Exception):
+    """This process ends, and does not get to what was asked. Another will, or this one when it is back."""
 
 
 async def end_task(task: asyncio.Task[Any], timeout_seconds: float) -> bool:
@@ -45,9 +50,15 @@ async def close_all(timeout_seconds: float, **closing: Coroutine[Any, Any, None]
 
 def end_process_within(seconds: float) -> None:
     """See to it that this process is gone in `seconds`, whatever hangs. What it has promised is in the database."""
+    _ending.set()
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
+
+
+def is_ending() -> bool:
+    """Tell whether this process has been told to end."""
+    return _ending.is_set()
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

@@ -1,5 +1,6 @@
 """What goes round every request: its id, its log line, and an answer whatever happens."""
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxpria_server.kit import logs, tracing
+from voxpria_server.kit.ending import StoppedError, is_ending
 from voxpria_server.kit.ids import new_id
 from voxpria_server.kit.logs import get_logger
 from voxpria_server.kit.metrics import count_request
@@ -63,6 +65,12 @@ class RequestMiddleware:
         asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             await self._app(asked, receive, send)
+        except asyncio.CancelledError:
+            if not is_ending():
+                raise
+            _log.warning("request broken off by the end of the process", path=_printable(scope["path"]))
+            if send.status is None:
+                await self._render_failure(StoppedError(), send.request_id)(scope, receive, send)
         except Exception as error:
             _log.exception("request raised", method=scope["method"], path=_printable(scope["path"]))
             if send.status is None:

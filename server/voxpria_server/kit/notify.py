@@ -50,6 +50,7 @@ class Listener:
         self._ears: dict[str, set[Ear]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_ending = False
 
     @contextmanager
     def ear(self, channel: str) -> Iterator[Ear]:
@@ -65,6 +66,16 @@ class Listener:
             yield ear
         finally:
             self._ears[channel].discard(ear)
+
+    def seconds_left(self, deadline: float) -> float:
+        """Return how long may be waited until `deadline`, in the loop's time; not at all once the process ends."""
+        return 0.0 if self._is_ending else deadline - asyncio.get_running_loop().time()
+
+    def release(self) -> None:
+        """Wake all who wait, to give up: the process ends."""
+        self._is_ending = True
+        for channel in self._ears:
+            self._ring(channel)
 
     async def stop(self) -> None:
         """Close the connection and end the task."""

@@ -263,7 +263,7 @@ async def _wait(
     """Look again each time a job has changed a number, until nothing goes on or the time is up."""
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     with database.listener.ear(queries.CHANNEL) as ear:
-        while goes_on(seen) and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        while goes_on(seen) and (left := database.listener.seconds_left(deadline)) > 0:
             async with database.read() as conn:
                 seen = await look(conn)
             if goes_on(seen):

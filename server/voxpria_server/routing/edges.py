@@ -47,7 +47,7 @@ async def wait_until_applied(database: Database, wanted: int, timeout_seconds: f
                 applied = [edge.applied_version for edge in await fresh(connection)]
             if applied and min(applied) >= wanted:
                 return True
-            left = deadline - asyncio.get_running_loop().time()
+            left = database.listener.seconds_left(deadline)
             if left <= 0:
                 return False
             await ear.wait(min(left, _RECHECK_SECONDS))

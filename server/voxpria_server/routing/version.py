@@ -49,7 +49,7 @@ async def wait_for(database: Database, after: int, timeout_seconds: float) -> in
         while True:
             async with database.read() as connection:
                 version = await current(connection)
-            left = deadline - asyncio.get_running_loop().time()
+            left = database.listener.seconds_left(deadline)
             if version != after or left <= 0:
                 return version
             await ear.wait(min(left, _RECHECK_SECONDS))
