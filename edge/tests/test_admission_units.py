@@ -125,45 +125,98 @@ def test_open_calls_are_counted_once_each_and_never_overshoot(steps: list[tuple[
         assert traffic.load({}).open_calls.get("trunk", 0) == len(is_open) <= most
 
 
-def test_a_circuit_opens_after_failures_in_a_row_and_tries_one_call_at_a_time() -> None:
+def test_a_circuit_opens_after_failures_in_a_row_and_then_one_call_tries() -> None:
     clock = Clock()
     breakers = Breakers(clock)
-    for _ in range(4):
-        breakers.failed("s", "503")
+    for call in range(4):
+        breakers.failed("s", f"call_{call}", "503")
     breakers.worked("s")
-    for _ in range(4):
-        breakers.failed("s", "503 Service Unavailable")
+    for call in range(4):
+        breakers.failed("s", f"call_{call}", "503 Service Unavailable")
     assert breakers.down() == {}
-    breakers.failed("s", "no answer")
+    breakers.failed("s", "call_5", "no answer")
     assert breakers.down() == {"s": "its server failed 5 calls in a row, last with no answer"}
     clock.now += 11
     assert breakers.down() == {}
-    breakers.dialled("s")
+    breakers.dialled("s", "call_6")
     assert "s" in breakers.down()
-    breakers.failed("s", "no answer")
+    breakers.failed("s", "call_6", "no answer")
     assert "s" in breakers.down()
     breakers.found_up("s")
     assert breakers.down() == {}
-    breakers.dialled("s")
-    breakers.given_up("s")
+    breakers.dialled("s", "call_7")
+    breakers.given_up("s", "call_7")
     assert breakers.down() == {}
-    breakers.dialled("s")
+    breakers.dialled("s", "call_8")
     assert "s" in breakers.down()
     breakers.worked("s")
     assert breakers.down() == {}
     assert breakers.worked_within("s", 1)
 
 
-def test_a_server_found_down_gets_no_call_until_it_is_found_up() -> None:
+def test_five_calls_at_once_may_try_a_server_that_is_down_and_no_more_than_five_a_second() -> None:
+    clock = Clock()
+    breakers = Breakers(clock)
+    breakers.found_down("s", "it is asleep", 30)
+    for call in range(5):
+        assert not breakers.tried_enough()
+        breakers.dialled("s", f"call_{call}")
+    assert breakers.tried_enough() == {"s"}
+    for call in range(5):
+        breakers.failed("s", f"call_{call}", "503")
+    assert breakers.tried_enough() == {"s"}
+    clock.now += 1
+    assert not breakers.tried_enough()
+    assert "s" in breakers.down()
+
+
+def test_calls_that_went_before_a_circuit_opened_do_not_keep_it_open() -> None:
+    clock = Clock()
+    breakers = Breakers(clock)
+    for call in range(50):
+        breakers.failed("s", f"call_{call}", "no answer")
+    assert not breakers.tried_enough()
+    clock.now += 11
+    assert breakers.down() == {}
+
+
+def test_a_call_that_rings_says_that_a_server_is_there() -> None:
+    clock = Clock()
+    breakers = Breakers(clock)
+    breakers.found_down("s", "it sent no answer", 30)
+    breakers.dialled("s", "call_1")
+    breakers.rang("s", "call_1")
+    assert breakers.down() == {}
+    for call in range(5):
+        breakers.failed("s", f"call_{call}", "503")
+    clock.now += 11
+    breakers.dialled("s", "call_6")
+    breakers.rang("s", "call_6")
+    assert breakers.down() == {}  # but what becomes of the call still counts
+    breakers.failed("s", "call_6", "503")
+    assert "s" in breakers.down()
+
+
+def test_a_trial_of_which_nothing_is_heard_any_more_does_not_keep_its_place() -> None:
+    clock = Clock()
+    breakers = Breakers(clock)
+    breakers.found_down("s", "it is asleep", 1000)
+    for call in range(5):
+        breakers.dialled("s", f"call_{call}")
+    clock.now += 201
+    assert not breakers.tried_enough()
+
+
+def test_a_server_found_down_is_passed_over_until_it_is_found_up() -> None:
     clock = Clock()
     breakers = Breakers(clock)
     breakers.found_down("s", "it is asleep", 30)
     assert breakers.down() == {"s": "it is asleep"}
     clock.now += 31
     assert breakers.down() == {}
-    breakers.dialled("s")
+    breakers.dialled("s", "call_1")
     assert breakers.down() == {"s": "it is asleep"}
     breakers.found_up("s")
     assert breakers.down() == {}
-    breakers.dialled("s")
+    breakers.dialled("s", "call_1")
     assert breakers.down() == {}

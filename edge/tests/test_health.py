@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deaf_front import deaf_front
 from registrar_tool import PASSWORD, USER, registrar_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
@@ -61,9 +62,11 @@ def test_a_dead_server_is_passed_over_and_taken_again_before_a_caller_has_to_fin
     assert "no answer over UDP" in report.detail
     passed = call(asking, folder / "second", number, second_port)
     assert "attempted" not in passed.kinds
-    [line] = [line for line in passed.invited.explanation.tried if f":{agent_port}/udp" in line]
+    line, last = [line for line in passed.invited.explanation.tried if f":{agent_port}/udp" in line]
     assert line.startswith("passed over trunk The trunk")
     assert "no answer over UDP" in line
+    assert last.startswith("then to trunk The trunk")
+    assert last.endswith("as a last resort")
 
     (folder / "again").mkdir()
     with sipp("server_answers_options", folder / "again", address=AGENT, port=agent_port, calls=1000):
@@ -71,6 +74,43 @@ def test_a_dead_server_is_passed_over_and_taken_again_before_a_caller_has_to_fin
     ended = call(asking, folder / "first", number, agent_port)
     assert "attempted" not in ended.kinds
     assert f"sent to trunk The trunk ({AGENT}:{agent_port}/udp)" in ended.invited.explanation.tried
+
+
+def test_a_server_that_is_down_is_the_last_resort_of_calls_that_have_nowhere_else_to_go(
+    asking: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    trunk = trunk_to(agent_port, id="trunk_last")
+    asking.route([trunk], [number_on(trunk, number)])
+    with sipp("server_answers_options", folder, address=AGENT, port=agent_port, calls=1000):
+        until_found(asking, "reachable", "trunk_last")
+    until_found(asking, "unreachable", "trunk_last")
+
+    (folder / "in_vain").mkdir()
+    to = (asking.address, asking.sip_port)
+    with sipp("carrier_is_refused", folder / "in_vain", address=CARRIER, to=to, number=number) as refused:
+        refused.wait()
+    assert refused.final_code() == 503
+    in_vain = asking.ended_call(refused.sip_call_id)
+    assert in_vain.invited.refusal is None
+    assert "as a last resort" in in_vain.invited.explanation.summary
+    assert in_vain.ended is not None
+    assert in_vain.ended.cause == "unreachable"
+
+    inside = free_port()
+    (folder / "back").mkdir()
+    contact = f"{AGENT}:{agent_port}"
+    with (
+        deaf_front(AGENT, agent_port, inside),
+        sipp("agent_answers", folder / "back", address=AGENT, port=inside, contact=contact, calls=2) as answering,
+    ):
+        for summary in ("as a last resort: ", f"to {AGENT}."):  # a call that went well says more than silence
+            with sipp("carrier_calls_and_hangs_up", folder, address=CARRIER, to=to, number=number) as carrier:
+                carrier.wait()
+            call = asking.ended_call(carrier.sip_call_id)
+            assert summary in call.invited.explanation.summary
+            assert call.ended is not None
+            assert call.ended.cause == "hangup"
+        answering.wait()
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])

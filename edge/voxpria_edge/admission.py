@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from voxpria_routing.decide import Cause, Decision, Dial, Reject, decide
-from voxpria_routing.load import full, server_key, starts_looked_at
+from voxpria_routing.load import Load, full, server_key, starts_looked_at
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
 
@@ -24,10 +25,14 @@ class Admission:
         self._began_at: dict[str, float] = {}
         """When each call that is being set up was counted, by its id."""
 
+    def load(self) -> Load:
+        """Return what is going on, as decisions depend on it."""
+        return self.traffic.load(self.breakers.down(), self.breakers.tried_enough())
+
     def judge(self, invite: messages.Invite) -> Decision:
         """Judge an INVITE, and remember what it used up."""
         digest = self.gatekeeper.read(messages.text(invite.authorization)) if invite.authorization else None
-        decision = decide(self._table(), calls.question(invite, digest), self.traffic.load(self.breakers.down()))
+        decision = decide(self._table(), calls.question(invite, digest), self.load())
         if decision.proven_by is not None:
             self.gatekeeper.take(decision.proven_by)
         return decision
@@ -43,18 +48,25 @@ class Admission:
         """Count a call that is let in: also at the trunks that stand by, as it may begin there at any moment."""
         self.traffic.hold(call.id, call.keys)
         self._began_at[call.id] = self.traffic.start(call.keys)
-        self.breakers.dialled(server_key(decision.target))
+        self.breakers.dialled(server_key(decision.target), call.id)
 
-    def next_trunk(self, call: Call, decision: Dial) -> int | None:
-        """Return the place of the next trunk that takes calls now, of those that the decision named; None is none."""
-        load = self.traffic.load(self.breakers.down())
-        for place in range(call.at_trunk + 1, len(decision.targets)):
-            target = decision.targets[place]
-            if server_key(target) in load.down:
-                continue
-            if self._is_counted(call, target) or full(load, target.id, None, target.max_calls_per_second) is None:
-                return place
+    def next_decision(self, call: Call, decision: Dial) -> Dial | None:
+        """Return the decision with the trunk that takes the call next right behind where it is; None if none does.
+
+        Servers that are down come last, also those that have gone down since the decision.
+        """
+        load = self.load()
+        tried, left = decision.targets[: call.at_trunk + 1], decision.targets[call.at_trunk + 1 :]
+        ready = [target for target in left if self._has_room(call, target, load)]
+        for chosen in sorted(ready, key=lambda target: server_key(target) in load.down)[:1]:
+            others = [target for target in left if target is not chosen]
+            return msgspec.structs.replace(decision, targets=(*tried, chosen, *others))
         return None
+
+    def _has_room(self, call: Call, target: Trunk, load: Load) -> bool:
+        if server_key(target) in load.tried_enough:
+            return False
+        return self._is_counted(call, target) or full(load, target.id, None, target.max_calls_per_second) is None
 
     def _is_counted(self, call: Call, target: Trunk) -> bool:
         """Tell whether the call still takes its place in the rate of a trunk that stood by for it.
@@ -71,7 +83,11 @@ class Admission:
         self.traffic.hold(call.id, call.keys)
         self._take_back(call.id, [target.id])
         self.traffic.start([target.id])
-        self.breakers.dialled(server_key(target))
+        self.breakers.dialled(server_key(target), call.id)
+
+    def rang(self, call: Call, target: Trunk) -> None:
+        """Note that a call rings."""
+        self.breakers.rang(server_key(target), call.id)
 
     def settled(self, call: Call, target: Trunk) -> None:
         """Note what a call that is no longer being set up says of the server that it was at."""
@@ -80,19 +96,19 @@ class Admission:
         if call.answered_at is not None:
             self.breakers.worked(server_key(target))
         else:
-            self.breakers.given_up(server_key(target))
+            self.breakers.given_up(server_key(target), call.id)
 
     def _take_back(self, call_id: str, trunk_ids: Sequence[str]) -> None:
         began_at = self._began_at.get(call_id)
         if began_at is not None:
             self.traffic.take_back(trunk_ids, began_at)
 
-    def failed(self, trunk: Trunk, message: messages.Tried) -> None:
+    def failed(self, call: Call, trunk: Trunk, message: messages.Tried) -> None:
         """Note what a trunk's server made of a call that it did not take."""
         if calls.is_failure_of_server(message):
             why = "no answer" if message.cause == "unreachable" else f"{message.code} {messages.text(message.reason)}"
-            self.breakers.failed(server_key(trunk), why)
+            self.breakers.failed(server_key(trunk), call.id, why)
         elif message.cause == "no_media":
-            self.breakers.given_up(server_key(trunk))
+            self.breakers.given_up(server_key(trunk), call.id)
         else:
             self.breakers.worked(server_key(trunk))

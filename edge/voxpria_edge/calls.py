@@ -361,6 +361,12 @@ def is_failure_of_server(message: messages.Tried) -> bool:
     return message.cause == "unreachable" or (message.cause == "rejected" and 500 <= message.code < 600)
 
 
+def at_next_trunk(call: Call, decision: Dial) -> Call:
+    """Return the call as it is tried at the next of the decision's targets."""
+    trunk_ids = tuple(target.id for target in decision.targets)
+    return msgspec.structs.replace(call, trunk_ids=trunk_ids, at_trunk=call.at_trunk + 1)
+
+
 def moved_on(call: Call, message: messages.Tried, target: Trunk, detail: str | None) -> list[events.CallEvent]:
     """Return what is reported of a try at `target` that came to nothing, while another follows."""
     cause, words = _cause(call, message)

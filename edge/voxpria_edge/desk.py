@@ -168,8 +168,7 @@ class Desk:
                 self._try_on(message)
             case messages.Progress():
                 self.orphans.discard(messages.text(message.record))  # only whose transaction it holds Kamailio tells of
-                call = self.calls.get(messages.text(message.record))
-                self._remember(message.id, call, calls.rang(call, message) if call else [])
+                self._note_ringing(message)
             case messages.Answered():
                 self.orphans.discard(messages.text(message.record))
                 self._advance(message, calls.answered, self.calls.get(messages.text(message.record)))
@@ -177,6 +176,13 @@ class Desk:
                 self._cut_off(message)
             case messages.Ended():
                 self._end(message, self._meant(message))
+
+    def _note_ringing(self, message: messages.Progress) -> None:
+        call = self.calls.get(messages.text(message.record))
+        decision = self._dialled.get(call.id) if call else None
+        if call is not None and decision is not None:
+            self._admission.rang(call, decision.targets[call.at_trunk])
+        self._remember(message.id, call, calls.rang(call, message) if call else [])
 
     def _answer(self, invite: messages.Invite) -> None:
         half = self.bridges.half_of(invite)
@@ -215,7 +221,7 @@ class Desk:
 
     def load(self) -> Load:
         """Return what is going on, as decisions depend on it."""
-        return self._admission.traffic.load(self._admission.breakers.down())
+        return self._admission.load()
 
     async def is_unheard(self, command_id: str) -> bool:
         """Tell whether nothing is on disk of a command."""
@@ -287,25 +293,26 @@ class Desk:
             self._advance(message, lambda call, message: calls.given_up(call, message, None), call)
             return
         target = decision.targets[call.at_trunk]
-        self._admission.failed(target, message)
-        place = self._admission.next_trunk(call, decision) if calls.goes_elsewhere(message) else None
-        if place is None:
+        self._admission.failed(call, target, message)
+        following = self._admission.next_decision(call, decision) if calls.goes_elsewhere(message) else None
+        if following is None:
             self.evapi.send(calls.give_up(message))
             self._admission.traffic.hold(call.id, ())
         else:
-            self.evapi.send(calls.dial(message, decision, place, call.id, self._guard))
-            self.calls[call.id] = msgspec.structs.replace(call, at_trunk=place)
-            self._admission.moved_on(self.calls[call.id], decision.targets[place])
-        self._background.begin(self._explain(message, call, target, place))
+            moved = calls.at_next_trunk(call, following)
+            self.evapi.send(calls.dial(message, following, moved.at_trunk, call.id, self._guard))
+            self._dialled[call.id], self.calls[call.id] = following, moved
+            self._admission.moved_on(moved, following.targets[moved.at_trunk])
+        self._background.begin(self._explain(message, call, target, goes_on=following is not None))
 
-    async def _explain(self, message: messages.Tried, call: Call, target: Trunk, place: int | None) -> None:
+    async def _explain(self, message: messages.Tried, call: Call, target: Trunk, *, goes_on: bool) -> None:
         """Report a try that came to nothing; the caller has its answer meanwhile."""
         detail = await self._diagnose(target) if message.cause == "unreachable" else None
         now = self.calls.get(call.id, call)
-        if place is None:
-            self._remember(message.id, *calls.given_up(now, message, detail))
-        else:
+        if goes_on:
             self._remember(message.id, now, calls.moved_on(call, message, target, detail))
+        else:
+            self._remember(message.id, *calls.given_up(now, message, detail))
 
     def _cut_off(self, message: messages.Insecure) -> None:
         """End a call that would not be encrypted as its trunk requires: refused while it is set up, or hung up."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from voxpria_routing.load import Load
@@ -23,9 +23,15 @@ class Traffic:
         self._starts: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LONGEST_MEMORY))
         self._since_sweep = 0
 
-    def load(self, down: Mapping[str, str]) -> Load:
+    def load(self, down: Mapping[str, str], tried_enough: Collection[str] = frozenset()) -> Load:
         """Return what decisions depend on; it changes with us."""
-        return Load(now_seconds=self._clock(), open_calls=self._open, starts=self._starts, down=down)
+        return Load(
+            now_seconds=self._clock(),
+            open_calls=self._open,
+            starts=self._starts,
+            down=down,
+            tried_enough=tried_enough,
+        )
 
     def hold(self, call_id: str, keys: Sequence[str]) -> None:
         """Count an open call under `keys` from now on, and under nothing else; under none when it is over."""

@@ -119,10 +119,46 @@ def test_a_server_that_is_down_is_passed_over_and_that_is_said() -> None:
     assert isinstance(decision, Dial)
     assert decision.target.id == STAND_IN.id
     assert any("passed over" in line and "5 calls in a row" in line for line in decision.explanation.tried)
+
+
+def test_a_server_that_is_down_is_the_last_resort_behind_all_others() -> None:
+    first = msgspec.structs.replace(AGENT, failover_trunk_ids=(STAND_IN.id,))
+    down = {server_key(first): "it sent no answer"}
+    decision = decide(table(first), FROM_CARRIER, Load(down=down))
+    assert isinstance(decision, Dial)
+    assert [target.id for target in decision.targets] == [STAND_IN.id, AGENT.id]
+    assert "last resort" not in decision.explanation.summary
     down[server_key(STAND_IN)] = "it is down"
     decision = decide(table(first), FROM_CARRIER, Load(down=down))
+    assert isinstance(decision, Dial)
+    assert [target.id for target in decision.targets] == [AGENT.id, STAND_IN.id]
+    assert "as a last resort: it sent no answer" in decision.explanation.summary
+    assert decision.explanation.tried[-2].startswith("sent to trunk Agent")
+    assert decision.explanation.tried[-1].startswith("then to trunk Other")
+    assert all("as a last resort" in line for line in decision.explanation.tried[-2:])
+    assert AGENT.id in str(decision.explanation.mend)
+
+
+def test_a_server_that_is_down_is_not_tried_by_more_calls_than_may() -> None:
+    first = msgspec.structs.replace(AGENT, failover_trunk_ids=(STAND_IN.id,))
+    down = {server_key(first): "it sent no answer"}
+    decision = decide(table(first), FROM_CARRIER, Load(down=down, tried_enough=set(down)))
+    assert isinstance(decision, Dial)
+    assert [target.id for target in decision.targets] == [STAND_IN.id]
+    decision = decide(table(), FROM_CARRIER, Load(down=down, tried_enough=set(down)))
     assert isinstance(decision, Reject)
     assert (decision.cause, decision.sip_answer[0], decision.retry_after_seconds) == (Cause.TARGETS_DOWN, 503, 5)
+    assert "it sent no answer; as many calls as may are trying it" in decision.explanation.summary
+
+
+def test_a_full_or_barred_trunk_is_no_last_resort() -> None:
+    down = {server_key(AGENT): "it sent no answer"}
+    full = msgspec.structs.replace(AGENT, max_concurrent_calls=2)
+    decision = decide(table(full), FROM_CARRIER, Load(open_calls={AGENT.id: 2}, down=down))
+    assert isinstance(decision, Reject)
+    assert decision.cause is Cause.TOO_MANY_CALLS
+    barred = msgspec.structs.replace(AGENT, barred_reason="its server is private")
+    assert isinstance(decide(table(barred), FROM_CARRIER, Load(down=down)), Reject)
 
 
 def test_a_full_trunk_is_passed_over_for_its_stand_in_and_is_486_without_one() -> None:

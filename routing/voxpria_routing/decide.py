@@ -483,30 +483,32 @@ class _Judge:
         return self.to_targets(number, carrier, target, called)
 
     def to_targets(self, number: Number, carrier: Trunk, target: Trunk, called: str) -> Decision:
+        """Dial those that are up, and behind them, as a last resort, those that were found to be down."""
         ready: list[Trunk] = []
+        down: list[Trunk] = []
         crowd: Full | None = None
         for trunk in self.alternatives(target):
             reached = None if trunk.id == carrier.id else self.is_full(trunk)
-            why = reached.sentence if reached else trunk.barred_reason or self.load.down.get(server_key(trunk))
             crowd = crowd or reached
-            verb = "passed over" if why else "sent to" if not ready else "then to"
-            place = f"{trunk.server}:{trunk.port}/{trunk.transport}"
-            self.tried.append(f"{verb} trunk {trunk.name} ({place})" + (f": {why}" if why else ""))
+            barred = reached.sentence if reached else trunk.barred_reason
+            why = barred or self.load.down.get(server_key(trunk))
+            self.note_way("passed over" if why else "then to" if ready else "sent to", trunk, f": {why}" if why else "")
             if not why:
                 ready.append(trunk)
-        if ready:
-            explanation = Explanation(
-                summary=f"{called} goes from trunk {carrier.name} to {ready[0].server}.", tried=tuple(self.tried)
-            )
+            elif not barred and server_key(trunk) not in self.load.tried_enough:
+                down.append(trunk)
+        for place, trunk in enumerate(down):
+            self.note_way("then to" if ready or place else "sent to", trunk, ", as a last resort")
+        if ready or down:
             return Dial(
                 number=number,
                 carrier=carrier,
-                targets=tuple(ready),
+                targets=(*ready, *down),
                 caller=number.e164 if self.is_outbound else self.caller,
                 called=called,
                 is_outbound=self.is_outbound,
                 offered=self.invite.offered,
-                explanation=explanation,
+                explanation=self.way(called, carrier, ready, down),
                 proven_by=self.proven_by,
             )
         if crowd is not None:
@@ -515,11 +517,25 @@ class _Judge:
         why = self.load.down.get(server_key(target), "all are down")
         return self.reject(
             Cause.TARGETS_DOWN,
-            f"No server takes the calls of {number.e164} now: {why}.",
+            f"No server takes the calls of {number.e164} now: {why}; as many calls as may are trying it.",
             mend=f"Look at the health of trunk {target.id}; config.failover_trunk_ids names trunks that stand in.",
             number=number,
             carrier=carrier,
             retry_after_seconds=5,
+        )
+
+    def note_way(self, verb: str, trunk: Trunk, remark: str) -> None:
+        self.tried.append(f"{verb} trunk {trunk.name} ({trunk.server}:{trunk.port}/{trunk.transport}){remark}")
+
+    def way(self, called: str, carrier: Trunk, ready: list[Trunk], down: list[Trunk]) -> Explanation:
+        if ready:
+            summary = f"{called} goes from trunk {carrier.name} to {ready[0].server}."
+            return Explanation(summary=summary, tried=tuple(self.tried))
+        why = self.load.down[server_key(down[0])]
+        return Explanation(
+            summary=f"{called} goes from trunk {carrier.name} to {down[0].server} as a last resort: {why}.",
+            tried=tuple(self.tried),
+            mend=f"Look at the health of trunk {down[0].id}; config.failover_trunk_ids names trunks that stand in.",
         )
 
     def alternatives(self, target: Trunk) -> list[Trunk]:

@@ -1,7 +1,7 @@
 """What an edge has going on, as far as a decision depends on it. Read here, kept by the edge."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,9 @@ class Load:
     starts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """When the last calls began, oldest first; as many as any limit looks back on."""
     down: Mapping[str, str] = field(default_factory=dict)
-    """Servers that get no calls now: by `server_key`, why, as a sentence without its full stop."""
+    """Servers that get calls only as a last resort: by `server_key`, why, as a sentence without its full stop."""
+    tried_enough: Collection[str] = frozenset()
+    """Those of them that as many calls are trying as may: none goes there now."""
 
 
 @dataclass(frozen=True)
