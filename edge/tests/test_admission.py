@@ -1,7 +1,11 @@
 """Who is let in, how many at once, and what the others are told."""
 
+import asyncio
+import contextlib
 import re
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import header, sipp
 from test_admission_units import answer
+from voxpria_edge.kamailio import Rpc
 
 STRANGER = "127.0.0.9"
 
@@ -184,3 +189,54 @@ def test_a_flood_of_a_stranger_is_not_looked_at(edge: RunningEdge, number: str) 
             sock.sendto(request.encode(), (edge.address, edge.sip_port))
         answers = exchange(edge, sock, b"", 2)
     assert 1 <= len(answers) <= 100
+
+
+def test_an_allowed_carrier_is_looked_at_in_the_worst_flood(
+    tmp_path_factory: pytest.TempPathFactory, number: str, agent_port: int, folder: Path
+) -> None:
+    """Its first calls come while strangers send more than is looked at; over TCP, so that what is not is answered."""
+    limits = {"VOXPRIA_STRANGER_REQUESTS_PER_SECOND": "2", "VOXPRIA_STRANGERS_REQUESTS_PER_SECOND": "2"}
+    trunk = trunk_to(agent_port, allowed_addresses=("127.0.0.8/29", "2001:db8::/32", "198.51.100.7"))
+    calls = 10
+    with RunningEdge.started(tmp_path_factory.mktemp("flooded"), limits) as edge, flood(edge):
+        edge.route([trunk], [number_on(trunk, number)])
+        kamailio = Rpc(edge.run_dir / "kamailio.sock")
+        until("Kamailio knows", lambda: "127.0.0.8" in str(asyncio.run(kamailio.call("permissions.subnetDump"))))
+        to = (edge.address, edge.sip_port)
+        with (
+            sipp("agent_answers", folder, address=AGENT, port=agent_port, calls=calls) as agent,
+            sipp(
+                "carrier_calls_and_hangs_up",
+                folder,
+                address=CARRIER,
+                to=to,
+                number=number,
+                transport="t1",
+                calls=calls,
+                extra=("-r", "100"),
+            ) as carrier,
+        ):
+            carrier.wait()
+            agent.wait()
+    assert [m.split()[1] for m in carrier.received if m.startswith("SIP/2.0 5")] == []
+
+
+@contextlib.contextmanager
+def flood(edge: RunningEdge) -> Iterator[None]:
+    """Have strangers send some hundred requests a second, until the way out."""
+    stop = threading.Event()
+
+    def send() -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.99", 0))
+            request = invite("+15550001111", sock.getsockname())
+            while not stop.wait(0.003):
+                sock.sendto(request, (edge.address, edge.sip_port))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

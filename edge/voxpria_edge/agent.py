@@ -16,6 +16,7 @@ import uvloop
 
 from voxpria_edge import logs
 from voxpria_edge.admission import Admission
+from voxpria_edge.allowed import Allowed
 from voxpria_edge.bridge import Bridges
 from voxpria_edge.commands import Commands
 from voxpria_edge.control_plane import ControlPlane
@@ -59,7 +60,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         admission = Admission(lambda: routes.table)
         is_guarded = guard(allow_private=settings.private_trunks_are_allowed)
         doctor = Doctor(Examiner(settings.sandbox_authority), is_guarded)
-        desk = Desk(edge_id, spool, Rpc(settings.kamailio_socket), admission, doctor.diagnose, is_guarded)
+        rpc = Rpc(settings.kamailio_socket)
+        desk = Desk(edge_id, spool, rpc, admission, doctor.diagnose, is_guarded)
         desk.evapi = Evapi(settings.control_address, settings.sip_port, desk.on_connected, desk.on_message)
         requests = Requests(desk.evapi, is_guarded)
         desk.on_replied = requests.take
@@ -97,6 +99,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 report(edge_id, spool, control_plane),
                 health.run(),
                 registrar.run(),
+                Allowed(lambda: routes.table, settings.allowed_file, rpc).run(),
                 tell_of_trunks(edge_id, health, registrar, control_plane),
                 Watch(desk, rtpengine).run(),
                 tracer.run([call.id for call in desk.open_calls]),

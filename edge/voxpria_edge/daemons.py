@@ -45,6 +45,7 @@ def kamailio_command(settings: Settings) -> list[str]:
         "STRANGER_PER_SECOND": settings.stranger_requests_per_second,
         "STRANGERS_PER_SECOND": settings.strangers_requests_per_second,
         "PRIVATE_NETWORKS": ",".join(PRIVATE),
+        "ALLOWED_FILE": _existing(settings.allowed_file),
         "CHILDREN": max(2, os.cpu_count() or 2),
     }
     lines = [f'#!substdef "!{name}!{value}!g"' for name, value in values.items()]
@@ -168,6 +169,13 @@ def _write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
+
+
+def _existing(path: Path) -> Path:
+    """Return the path of a file that Kamailio wants to be there at its start."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch()
+    return path
 
 
 def _topology_key(path: Path) -> str:

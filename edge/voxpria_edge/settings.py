@@ -27,7 +27,10 @@ class Settings(BaseSettings):
     media_timeout_seconds: int = Field(60, ge=5, le=3600, description="Silence on both sides after which a call ends.")
 
     stranger_requests_per_second: int = Field(
-        20, ge=1, le=100_000, description="SIP requests looked at, a second, of one address that no trunk has let in."
+        20,
+        ge=1,
+        le=100_000,
+        description="SIP requests looked at, a second, of one address that no trunk allows or has let in.",
     )
     strangers_requests_per_second: int = Field(
         500, ge=1, le=100_000, description="The same of all such addresses together."
@@ -56,6 +59,11 @@ class Settings(BaseSettings):
     def captures(self) -> Path:
         """Where rtpengine writes captured calls."""
         return self.folder / "captures"
+
+    @property
+    def allowed_file(self) -> Path:
+        """Where Kamailio reads which addresses trunks allow (`allowed`)."""
+        return self.folder / "allowed.list"
 
     @property
     def sandbox_authority(self) -> Path:

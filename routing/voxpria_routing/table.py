@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import TypeVar
 
@@ -84,6 +84,13 @@ class Table:
             if version == source.version:
                 ids |= networks.get(int(source) >> source.max_prefixlen - length, set())
         return [self.trunks[id_] for id_ in sorted(ids)]
+
+    def allowed_networks(self) -> Iterator[IPNetwork]:
+        """Yield each network that some trunk allows by name; an open trunk allows none in particular."""
+        for (version, length), starts in self._by_network.items():
+            network, bits = (ipaddress.IPv4Network, 32) if version == 4 else (ipaddress.IPv6Network, 128)
+            for start in starts:
+                yield network((start << bits - length, length))
 
     def trunks_of_username(self, username: str) -> list[Trunk]:
         """Return the trunks with this username; by id."""
