@@ -1,11 +1,16 @@
 """Calls that a provider places through its trunk, out through the number's carrier."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from routes_of_tests import AGENT, number_on, trunk_to
-from running_edge import Call, RunningEdge, until
+from rtp_peer import G722, OPUS, PCMA, PCMU, Codec, RtpPeer, rtp_peer
+from running_edge import Call, RunningEdge, free_port, until
 from sipp_tool import Sipp, body, header, sipp
+from test_media import hear_each_other
+from voxpria_routing.edge_api import HangUp
 from voxpria_routing.snapshot import Trunk
 
 PROVIDER = "127.0.0.7"
@@ -76,6 +81,75 @@ def test_a_carrier_that_wants_no_asserted_identity_gets_none(
 ) -> None:
     _, _, callee = placed(edge, folder, number, agent_port, is_identity_asserted=False)
     assert not any(header(invite, "P-Asserted-Identity") for invite in invites(callee))
+
+
+@contextlib.contextmanager
+def talking(
+    edge: RunningEdge,
+    folder: Path,
+    number: str,
+    provider: RtpPeer,
+    callee: RtpPeer,
+    seconds: int = 600,
+    **carrier: object,
+) -> Iterator[Sipp]:
+    """Have a provider call out, let both talk, and wait for the BYE that each gets; give the provider's side."""
+    port = free_port()
+    out, agent = trunks(number, port, username=None, password=None, **carrier)
+    edge.route([out, agent], [number_on(out, number, agent_trunk_id=agent.id, max_duration_seconds=seconds)])
+    to, login = (edge.address, edge.sip_port), ("-au", agent.username or "", "-ap", "secret")
+    keys = [("caller", number), *provider.keys]
+    with (
+        sipp("agent_answers_with", folder, address=AGENT, port=port, keys=callee.keys) as called,
+        sipp(
+            "provider_is_hung_up_on", folder, address=PROVIDER, to=to, number=CALLEE, keys=keys, extra=login
+        ) as calling,
+    ):
+        callee.talk(until("the callee has an offer", lambda: _sdp(called, "INVITE")))
+        provider.talk(until("the provider has an answer", lambda: _sdp(calling, "SIP/2.0 200")))
+        yield calling
+        calling.wait()
+        called.wait()
+    until("both have their BYE", lambda: all(any(m.startswith("BYE") for m in s.received) for s in (calling, called)))
+
+
+def _sdp(side: Sipp, start: str) -> str:
+    return next((body(message) for message in side.received if message.startswith(start) and body(message)), "")
+
+
+@pytest.mark.parametrize(("callees", "listed"), [(PCMA, ()), (G722, ("G722",)), (OPUS, ("opus",))])
+def test_sides_that_share_no_codec_hear_each_other_and_the_api_hangs_up(
+    edge: RunningEdge, number: str, folder: Path, callees: Codec, listed: tuple[str, ...]
+) -> None:
+    with (
+        rtp_peer(PROVIDER, PCMU, 440) as provider,
+        rtp_peer(AGENT, callees, 1000) as callee,
+        talking(edge, folder, number, provider, callee, codecs=listed) as calling,
+    ):
+        hear_each_other(provider, callee)
+        call = until("it is answered", lambda: _answered(edge, calling))
+        edge.control_plane.order(HangUp(id=f"hang_up {call.id}", call_id=call.id))
+    call = edge.ended_call(calling.sip_call_id)
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("hangup", "api", 200)
+    assert (call.kinds.count("ended"), call.invited.direction) == (1, "outbound")
+
+
+def test_max_duration_ends_both_sides(edge: RunningEdge, number: str, folder: Path) -> None:
+    with (
+        rtp_peer(PROVIDER, PCMU, 440) as provider,
+        rtp_peer(AGENT, PCMU, 1000) as callee,
+        talking(edge, folder, number, provider, callee, seconds=3) as calling,
+    ):
+        pass
+    call = edge.ended_call(calling.sip_call_id)
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("max_duration", "edge", 200)
+    assert call.kinds.count("ended") == 1
+
+
+def _answered(edge: RunningEdge, side: Sipp) -> Call | None:
+    return next((call for call in edge.calls(side.sip_call_id) if "answered" in call.kinds), None)
 
 
 def test_the_trace_names_the_sides(edge: RunningEdge, number: str, agent_port: int, folder: Path) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from deaf_front import deaf_front
 from routes_of_tests import AGENT, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
 from sipp_tool import SCENARIOS, Sipp, body, header, sipp
@@ -166,6 +167,76 @@ def test_the_api_hangs_up_while_both_talk(
     end = ended(edge, wanted.call_id).ended
     assert end is not None
     assert (end.cause, end.by) == ("hangup", "api")
+
+
+def test_an_agent_that_transfers_the_call_refers_the_callee_and_hears_what_becomes_of_it(
+    edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path
+) -> None:
+    held = routes(edge, number, callee_port, agent_port)
+    with (
+        sipp("callee_is_transferred", folder, address=AGENT, port=callee_port) as callee,
+        sipp("agent_transfers", folder, address=AGENT, port=agent_port) as agent,
+    ):
+        wanted = order(edge, held)
+        callee.wait()
+        agent.wait()
+    end = ended(edge, wanted.call_id).ended
+    assert end is not None
+    assert (end.cause, end.by) == ("hangup", "caller")
+    [refer] = {m for m in callee.received if m.startswith("REFER")}
+    assert header(refer, "Refer-To") == "<sip:+15555550199@example.com>"
+    assert "voxagent-" not in refer
+    notify = next(m for m in agent.received if m.startswith("NOTIFY"))
+    assert header(notify, "Event") == "refer"
+    assert body(notify) == "SIP/2.0 200 OK"
+
+
+def test_an_agents_server_that_fails_call_after_call_is_passed_over(
+    edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path
+) -> None:
+    first_port, second_port, most = free_port(), free_port(), 20
+    carrier = trunk_to(callee_port, id=f"trunk_carrier_{number[1:]}", name="Carrier")
+    second = trunk_to(second_port, id=f"trunk_second_{number[1:]}", name="Second", provider="elevenlabs")
+    first = trunk_to(agent_port, id=f"trunk_first_{number[1:]}", name="First", failover_trunk_ids=(second.id,))
+    held = number_on(carrier, number, agent_trunk_id=first.id)
+    edge.route([carrier, first, second], [held])
+    for name in ("callee", "first", "second"):
+        (folder / name).mkdir()
+    with (
+        deaf_front(AGENT, agent_port, first_port),  # or health would find it up again
+        sipp("agent_answers", folder / "callee", address=AGENT, port=callee_port, calls=most),
+        sipp("agent_refuses", folder / "first", address=AGENT, port=first_port, calls=most) as refusing,
+        sipp("agent_answers_and_hangs_up", folder / "second", address=AGENT, port=second_port, calls=most),
+    ):
+        for count in range(1, most):
+            end = ended(edge, order(edge, held).call_id).ended
+            assert end is not None
+            assert (end.cause, end.by) == ("hangup", "agent")
+            if len([m for m in refusing.received if m.startswith("INVITE")]) < count:
+                break
+        else:
+            pytest.fail("every call was tried there")
+    assert count > 5
+
+
+def test_max_duration_ends_both_halves_once(
+    edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path
+) -> None:
+    carrier = trunk_to(callee_port, id=f"trunk_carrier_{number[1:]}", name="Carrier")
+    agent_trunk = trunk_to(agent_port, id=f"trunk_agent_{number[1:]}", name="Agent", provider="elevenlabs")
+    held = number_on(carrier, number, agent_trunk_id=agent_trunk.id, max_duration_seconds=3)
+    edge.route([carrier, agent_trunk], [held])
+    with (
+        sipp("agent_answers", folder, address=AGENT, port=callee_port) as callee,
+        sipp("agent_answers", folder, address=AGENT, port=agent_port) as agent,
+    ):
+        wanted = order(edge, held)
+        callee.wait()
+        agent.wait()
+    call = ended(edge, wanted.call_id)
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("max_duration", "edge", 200)
+    assert call.kinds.count("ended") == 1
 
 
 def test_the_api_hangs_up_while_the_callee_rings(

@@ -12,6 +12,7 @@ from voxpria_edge import calls, messages
 from voxpria_edge.breaker import Breakers
 from voxpria_edge.calls import Call
 from voxpria_edge.gatekeeper import Gatekeeper
+from voxpria_edge.half import Half
 from voxpria_edge.traffic import Traffic
 
 
@@ -85,9 +86,21 @@ class Admission:
         self.traffic.start([target.id])
         self.breakers.dialled(server_key(target), call.id)
 
-    def rang(self, call: Call, target: Trunk) -> None:
-        """Note that a call rings."""
-        self.breakers.rang(server_key(target), call.id)
+    def rang(self, record: str, target: Trunk) -> None:
+        """Note that a call, or the agent's half of one, rings."""
+        self.breakers.rang(server_key(target), record)
+
+    def half_is_dialled(self, half: Half) -> None:
+        """Note that the agent's half of a call that we place goes to a server."""
+        self.breakers.dialled(server_key(half.target), half.record)
+
+    def half_is_answered(self, half: Half) -> None:
+        """Note that the server took it."""
+        self.breakers.worked(server_key(half.target))
+
+    def half_is_over(self, half: Half) -> None:
+        """Note that it is no longer being dialled; what became of it was noted before, if anything did."""
+        self.breakers.given_up(server_key(half.target), half.record)
 
     def settled(self, call: Call, target: Trunk) -> None:
         """Note what a call that is no longer being set up says of the server that it was at."""
@@ -103,12 +116,12 @@ class Admission:
         if began_at is not None:
             self.traffic.take_back(trunk_ids, began_at)
 
-    def failed(self, call: Call, trunk: Trunk, message: messages.Tried) -> None:
-        """Note what a trunk's server made of a call that it did not take."""
+    def failed(self, record: str, trunk: Trunk, message: messages.Tried) -> None:
+        """Note what a trunk's server made of a call, or of the agent's half of one, that it did not take."""
         if calls.is_failure_of_server(message):
             why = "no answer" if message.cause == "unreachable" else f"{message.code} {messages.text(message.reason)}"
-            self.breakers.failed(server_key(trunk), call.id, why)
+            self.breakers.failed(server_key(trunk), record, why)
         elif message.cause == "no_media":
-            self.breakers.given_up(server_key(trunk), call.id)
+            self.breakers.given_up(server_key(trunk), record)
         else:
             self.breakers.worked(server_key(trunk))

@@ -77,7 +77,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         tracer = _tracer(settings, spool, control_plane)
         desk.on_told = tracer.take
         bridges = Bridges(
-            settings.control_address, (settings.sip_address, settings.sip_port), rtpengine, desk.keep_bridge
+            settings.control_address,
+            (settings.sip_address, settings.sip_port),
+            rtpengine,
+            desk.keep_bridge,
+            admission.half_is_over,
         )
         port = await _open_bridges(bridges, settings)
         stack.push_async_callback(bridges.close)

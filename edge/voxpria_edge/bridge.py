@@ -6,11 +6,9 @@ our place in that session: it is offered what the callee answered, and the ports
 """
 
 import asyncio
-import base64
 import contextlib
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -18,6 +16,7 @@ from voxpria_routing.decide import Dial
 from voxpria_routing.edge_api import Place
 from voxpria_routing.events import EndCause, Side
 from voxpria_routing.hosts import bracketed, host_port
+from voxpria_routing.media import codecs_of_caller
 from voxpria_routing.snapshot import Trunk
 from voxpria_sip.dialog import Dialog
 from voxpria_sip.endpoint import Endpoint, new_tag, respond
@@ -36,7 +35,7 @@ from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 _log = structlog.get_logger(__name__)
 
 SOFTWARE = "VoxPria"
-_ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE"
+_ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE"
 _ANSWER_SECONDS = 900
 """Kamailio's own limits are shorter: on ringing, and on trying one server after the other."""
 _BYE_SECONDS = 5
@@ -44,8 +43,23 @@ _CANCEL_SECONDS = 5
 _CONNECT_SECONDS = 15
 _DIRECTION = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?\n?", re.M)
 _REVERSED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
-_SUITE = "AES_CM_128_HMAC_SHA1_80"
+_OWN_CODECS = {
+    "PCMU": ("0", "PCMU/8000"),
+    "PCMA": ("8", "PCMA/8000"),
+    "G722": ("9", "G722/8000"),
+    "OPUS": ("96", "opus/48000/2"),
+}
+"""What an offer of ours may name, by payload type and rtpmap; G.711 first, as nothing has to be made of it."""
 _INSECURE: tuple[EndCause, str] = ("insecure_media", "It answered without SRTP.")
+_SPEAKS_OTHERWISE = {415, 488, 606}
+"""Answers of a server that may speak something that was not offered yet."""
+_OF_ONE_DIALOG = frozenset(
+    (
+        *("via", "route", "record-route", "from", "to", "call-id", "cseq", "contact"),
+        *("max-forwards", "content-length", "user-agent", "allow", "supported"),
+    )
+)
+"""Headers that a request which is passed on does not take along."""
 _GOES_ELSEWHERE = {408, 480, *range(500, 600)}
 
 
@@ -53,11 +67,17 @@ class Bridges:
     """All calls in whose middle we are, and the user agent that we are there."""
 
     def __init__(
-        self, address: str, kamailio: Address, rtpengine: Rtpengine, on_changed: Callable[[Call], None]
+        self,
+        address: str,
+        kamailio: Address,
+        rtpengine: Rtpengine,
+        on_changed: Callable[[Call], None],
+        on_over: Callable[[Half], None],
     ) -> None:
-        """`on_changed` keeps a call with its bridge as it is from then on."""
+        """`on_changed` keeps a call with its bridge as it is from then on; `on_over` hears that a half was tried."""
         self.endpoint = Endpoint(address, {}, SOFTWARE)
-        self.kamailio, self.rtpengine, self.on_changed = kamailio, rtpengine, on_changed
+        self.kamailio, self.rtpengine = kamailio, rtpengine
+        self.on_changed, self.on_over = on_changed, on_over
         self._halves: dict[tuple[str, str], Half] = {}
         self._bridged: dict[str, _Bridged] = {}
 
@@ -84,13 +104,19 @@ class Bridges:
             return None
         return self._halves.get((messages.text(invite.call_id), messages.text(invite.from_tag)))
 
+    def half(self, record: str) -> Half | None:
+        """Return the half that is being dialled and has this record."""
+        return next((half for half in self._halves.values() if half.record == record), None)
+
     def expect(self, sip_call_id: str, tag: str, half: Half) -> None:
         """Know an INVITE that is about to be sent."""
         self._halves[sip_call_id, tag] = half
 
     def forget(self, sip_call_id: str, tag: str) -> None:
         """Know it no longer."""
-        self._halves.pop((sip_call_id, tag), None)
+        half = self._halves.pop((sip_call_id, tag), None)
+        if half is not None:
+            self.on_over(half)
 
     async def run(
         self,
@@ -175,49 +201,75 @@ class _Bridged:
     ) -> tuple[EndCause, str] | None:
         flags = negotiation.media(decision, decision.target, is_captured=self._call.is_captured)
         self._change(flags=flags.to_agent, answer_flags=flags.answer)
-        ours = _own_offer(self._endpoint.address, is_encrypted=decision.carrier.media_encryption == "required")
+        ours = _own_offer(self._endpoint.address, codecs_of_caller(decision.carrier, is_outbound=True))
         offer = await self._rtpengine.offer(self._call.id, self._call.from_tag, None, ours, flags.to_agent)
         half = Half(self._call.id, self._call.id, decision, 0)
         callee = await self._invite(self._call.from_tag, order.from_, order.to, half, offer)
         if callee is None:
             return None  # Kamailio has told how it went
         dialog, answer = callee
-        if _is_insecure(decision.target, answer):
+        if _is_insecure(half.target, answer):
             await self._bye(dialog)
             return _INSECURE
         self._change(callee=dialog, callee_sdp=answer)
         self._take(dialog, "callee")
-        offer = await self._rtpengine.answer(
-            self._call.id, self._call.from_tag, _tag(dialog.remote), answer, flags.answer
-        )
-        return await self._connect(order, connect(), offer)
+        await self._rtpengine.answer(self._call.id, self._call.from_tag, _tag(dialog.remote), answer, flags.answer)
+        return await self._connect(order, connect())
 
-    async def _connect(self, order: Place, decision: Dial | str, offer: str) -> tuple[EndCause, str] | None:
+    async def _connect(self, order: Place, decision: Dial | str) -> tuple[EndCause, str] | None:
+        """Call the agent: its trunk, and where that does not take the call, what stands in for it."""
         if isinstance(decision, str):
             return "refused", decision
-        code = 0
+        decision = msgspec.structs.replace(decision, offered=sdp.offered(self.bridge.callee_sdp))
         for place in range(len(decision.targets)):
-            tag = calls.AGENT_TAG + new_tag()
             half = Half(self._call.id, f"{self._call.id}.{place}", decision, place, order.variables)
-            agent = await self._invite(tag, order.to, order.from_, half, offer)
+            agent = await self._call_agent(order, half)
             if self._ended.is_set():
                 return None
-            if agent is not None and _is_insecure(decision.targets[place], agent[1]):
+            if agent is not None and _is_insecure(half.target, agent[1]):
                 await self._bye(agent[0])
                 return _INSECURE
             if agent is not None:
                 await self._join(*agent)
                 return None
-            code = half.code
-            if code not in _GOES_ELSEWHERE:
+            if half.code not in _GOES_ELSEWHERE:
                 break
-        return "rejected", f"The agent's server refused the call: {code or 'no answer'}."
+        return _refusal(half)
+
+    async def _call_agent(self, order: Place, half: Half) -> tuple[Dialog, str] | None:
+        """Offer the agent's server what the callee speaks, as its trunk wants it; all there is, if that won't do."""
+        flags = negotiation.media(half.decision, half.target, is_captured=self._call.is_captured)
+        for to_agent in dict.fromkeys((flags.to_agent, flags.to_agent_again)):
+            self._change(flags=flags.to_caller, agent_flags=to_agent)
+            tag = calls.AGENT_TAG + new_tag()
+            agent = await self._invite(tag, order.to, order.from_, half, await self._offer_of_callee())
+            if agent is not None or half.code not in _SPEAKS_OTHERWISE or self._ended.is_set():
+                return agent
+        return None
+
+    async def _offer_of_callee(self) -> str:
+        """Offer what the callee said last in our place of the session; return it as the agent is to get it."""
+        bridge = self.bridge
+        assert bridge.callee is not None
+        return await self._rtpengine.offer(
+            self._call.id, _tag(bridge.callee.remote), self._call.from_tag, bridge.callee_sdp, bridge.agent_flags
+        )
 
     async def _join(self, dialog: Dialog, answer: str) -> None:
         """Give the agent our place in the media session."""
         self._take(dialog, "agent")
         self._change(agent=dialog, agent_sdp=answer)
-        await self.connect_media()
+        await self._answer_of_agent()
+
+    async def _answer_of_agent(self) -> None:
+        """Have rtpengine send to each what the other said. The callee hears of no change: its ports and keys stay."""
+        bridge = self.bridge
+        assert bridge.callee is not None
+        callee_tag = _tag(bridge.callee.remote)
+        await self._rtpengine.answer(
+            self._call.id, callee_tag, self._call.from_tag, bridge.agent_sdp, bridge.answer_flags
+        )
+        self._connected.set()
 
     async def is_connected(self) -> bool:
         """Wait a little until both are connected, if they are about to be."""
@@ -226,18 +278,9 @@ class _Bridged:
         return self.is_up
 
     async def connect_media(self) -> None:
-        """Have rtpengine send to each what the other says; again changes nothing."""
-        callee, agent_sdp = self.bridge.callee, self.bridge.agent_sdp
-        assert callee is not None
-        await self._renew(self._call.from_tag, agent_sdp, _tag(callee.remote), self.bridge.callee_sdp, is_from_us=True)
-        self._connected.set()
-
-    async def _renew(self, from_tag: str, offered: str, to_tag: str, answered: str, *, is_from_us: bool) -> str:
-        """Have rtpengine connect what one side offers with what the other said last; return the answer to the offer."""
-        flags = self.bridge.flags if is_from_us else self.bridge.answer_flags
-        await self._rtpengine.offer(self._call.id, from_tag, to_tag, offered, flags)
-        answered = facing(offered, answered)
-        return await self._rtpengine.answer(self._call.id, from_tag, to_tag, answered, self.bridge.answer_flags)
+        """Connect the media of both once more; again changes nothing."""
+        await self._offer_of_callee()
+        await self._answer_of_agent()
 
     async def _invite(self, tag: str, caller: str, called: str, half: Half, offer: str) -> tuple[Dialog, str] | None:
         """Send an INVITE to Kamailio; return the dialog and its session description, or None if there is none."""
@@ -341,20 +384,41 @@ class _Bridged:
 
     async def renegotiate(self, side: "_Side", offered: str) -> str:
         """Return the answer to a side's new offer. The other side hears of none: rtpengine stands between them."""
-        callee = self.bridge.callee
-        assert callee is not None
-        callee_tag = _tag(callee.remote)
+        bridge = self.bridge
+        assert bridge.callee is not None
+        callee_tag, agent_tag = _tag(bridge.callee.remote), self._call.from_tag
         if side.who == "callee":
-            answer = await self._renew(
-                callee_tag, offered, self._call.from_tag, self.bridge.agent_sdp, is_from_us=False
-            )
+            answer = await self._renew(callee_tag, offered, bridge.agent_flags, agent_tag, bridge.agent_sdp)
             self._change(callee_sdp=offered)
         else:
-            answer = await self._renew(
-                self._call.from_tag, offered, callee_tag, self.bridge.callee_sdp, is_from_us=True
-            )
+            answer = await self._renew(agent_tag, offered, bridge.flags, callee_tag, bridge.callee_sdp)
             self._change(agent_sdp=offered)
         return answer
+
+    async def _renew(self, from_tag: str, offered: str, flags: str, to_tag: str, said: str) -> str:
+        """Have rtpengine connect what one side offers with what the other said last; return the answer to the offer."""
+        await self._rtpengine.offer(self._call.id, from_tag, to_tag, offered, flags)
+        answered = facing(offered, said)
+        return await self._rtpengine.answer(self._call.id, from_tag, to_tag, answered, self.bridge.answer_flags)
+
+    async def pass_on(self, side: "_Side", request: Request) -> Response | None:
+        """Send a side's request to the other, and return what that answers; None if there is no answer.
+
+        The dialogs are two, so what names one of them does not go on.
+        """
+        other = next((each for each in self._sides if each is not side and not each.is_over), None)
+        if other is None:
+            return None
+        sent = other.dialog.request(request.method)
+        for name, value in request.headers:
+            if name.lower() not in _OF_ONE_DIALOG:
+                sent.headers.add(name, value)
+        sent.headers.add("Contact", self.contact)
+        sent.body = request.body
+        with contextlib.suppress(OSError, TransactionError):
+            flow = await self._endpoint.transports.flow("udp", self._bridges.kamailio)
+            return await self._endpoint.send(sent, flow).final()
+        return None
 
 
 class _Side:
@@ -374,7 +438,9 @@ class _Side:
                 self._bridged.over(self)
             case "INVITE" | "UPDATE" if request.body:
                 await self._renegotiate(transaction)
-            case "UPDATE" | "INFO" | "OPTIONS":
+            case "REFER" | "NOTIFY" | "INFO" | "MESSAGE":
+                await self._pass_on(transaction)
+            case "UPDATE" | "OPTIONS":
                 respond(transaction, 200, "OK", [("Allow", _ALLOW)])
             case "INVITE":
                 respond(transaction, 488, "Not Acceptable Here: an offer is needed")
@@ -397,6 +463,18 @@ class _Side:
         contact = self._bridged.contact
         respond(transaction, 200, "OK", [("Contact", contact), ("Allow", _ALLOW)], body=answer.encode())
 
+    async def _pass_on(self, transaction: ServerTransaction) -> None:
+        """Let the two settle it: who is transferred acts on the REFER, as in a call that came in."""
+        request = transaction.request
+        answer = await self._bridged.pass_on(self, request) if await self._bridged.is_connected() else None
+        if answer is None:
+            respond(transaction, 480, "Temporarily Unavailable")
+            return
+        headers = [("Allow", _ALLOW)]
+        if request.method == "REFER" and answer.is_success:  # it opens a dialog (RFC 3515 section 2.2)
+            headers.append(("Contact", self._bridged.contact))
+        respond(transaction, answer.status, answer.reason, headers)
+
     def on_ack(self, request: Request) -> None:
         """Take the ACK of our 200; there is nothing in it."""
 
@@ -413,17 +491,27 @@ def _is_insecure(target: Trunk, answer: str) -> bool:
     return target.media_encryption == "required" and sdp.offered(answer).encryption != "strong"
 
 
-def _own_offer(address: str, *, is_encrypted: bool) -> str:
-    """Return an offer in our own name, of what every agent's server speaks."""
+def _refusal(half: Half) -> tuple[EndCause, str]:
+    """Return why no agent's server took the call, by the last one's answer."""
+    if half.cause in ("unreachable", "forbidden"):
+        return "unreachable", f"The agent's server, {half.target.server}, could not be reached."
+    return "rejected", f"The agent's server refused the call: {half.code or 'no answer'}."
+
+
+def _own_offer(address: str, preferred: Sequence[str]) -> str:
+    """Return an offer in our own name: what the agent's side prefers, and all else that can be made of it.
+
+    What the callee makes of it, the agent's server is offered; they need not have a codec in common.
+    """
     family = "IP6" if ":" in address else "IP4"
-    profile = "RTP/SAVP" if is_encrypted else "RTP/AVP"
+    names = dict.fromkeys(name.upper() for name in (*preferred, *_OWN_CODECS) if name.upper() in _OWN_CODECS)
+    types = [_OWN_CODECS[name] for name in names]
     lines = [
         *("v=0", f"o=voxpria 1 1 IN {family} {address}", "s=-", f"c=IN {family} {address}", "t=0 0"),
-        f"m=audio 9 {profile} 0 8 101",
-        *("a=rtpmap:0 PCMU/8000", "a=rtpmap:8 PCMA/8000", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15"),
+        f"m=audio 9 RTP/AVP {' '.join(kind for kind, _ in types)} 101",
+        *(f"a=rtpmap:{kind} {rtpmap}" for kind, rtpmap in types),
+        *("a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15"),
     ]
-    if is_encrypted:
-        lines.append(f"a=crypto:1 {_SUITE} inline:{base64.b64encode(os.urandom(30)).decode()}")
     return "\r\n".join(lines) + "\r\n"
 
 

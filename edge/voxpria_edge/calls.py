@@ -66,6 +66,8 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     agent_sdp: str = ""
     flags: str = ""
     """rtpengine's, for offers towards the callee."""
+    agent_flags: str = ""
+    """For offers towards the agent."""
     answer_flags: str = ""
 
 

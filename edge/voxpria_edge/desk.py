@@ -43,6 +43,10 @@ class Middle(Protocol):
         """Return which half of which call an INVITE is."""
         ...
 
+    def half(self, record: str) -> Half | None:
+        """Return the half that is being dialled and has this record."""
+        ...
+
     async def hang_up(self, call_id: str) -> bool:
         """End both halves of a call, if it is one of ours."""
         ...
@@ -57,6 +61,10 @@ class NoMiddle:
 
     def half_of(self, invite: messages.Invite) -> Half | None:
         """Return None: no INVITE is ours."""
+        return None
+
+    def half(self, record: str) -> Half | None:
+        """Return None: nothing is being dialled."""
         return None
 
     async def hang_up(self, call_id: str) -> bool:
@@ -171,18 +179,32 @@ class Desk:
                 self._note_ringing(message)
             case messages.Answered():
                 self.orphans.discard(messages.text(message.record))
-                self._advance(message, calls.answered, self.calls.get(messages.text(message.record)))
+                self._note_answer(message)
             case messages.Insecure():
                 self._cut_off(message)
             case messages.Ended():
                 self._end(message, self._meant(message))
 
     def _note_ringing(self, message: messages.Progress) -> None:
-        call = self.calls.get(messages.text(message.record))
+        record = messages.text(message.record)
+        call, half = self.calls.get(record), self._half_to_agent(record)
         decision = self._dialled.get(call.id) if call else None
         if call is not None and decision is not None:
-            self._admission.rang(call, decision.targets[call.at_trunk])
+            self._admission.rang(call.id, decision.targets[call.at_trunk])
+        elif half is not None:
+            self._admission.rang(record, half.target)
         self._remember(message.id, call, calls.rang(call, message) if call else [])
+
+    def _note_answer(self, message: messages.Answered) -> None:
+        record = messages.text(message.record)
+        half = self._half_to_agent(record)
+        if half is not None:
+            self._admission.half_is_answered(half)
+        self._advance(message, calls.answered, self.calls.get(record))
+
+    def _half_to_agent(self, record: str) -> Half | None:
+        """Return the agent's half of a call that we place, while it is being dialled; the callee's is the call."""
+        return None if record in self.calls else self.bridges.half(record)
 
     def _answer(self, invite: messages.Invite) -> None:
         half = self.bridges.half_of(invite)
@@ -215,7 +237,9 @@ class Desk:
         )
         self.evapi.send(command)
         call = self.calls.get(half.record)
-        if call is not None:
+        if call is None:
+            self._admission.half_is_dialled(half)
+        else:
             call = msgspec.structs.replace(call, asked=f"{invite.index}:{invite.label}", cseq=invite.cseq)
         self._remember(invite.id, call, [])
 
@@ -287,19 +311,25 @@ class Desk:
     def _try_on(self, message: messages.Tried) -> None:
         """Go on to the next trunk after one whose server did not take the call, or give the call up."""
         call = self.calls.get(messages.text(message.record))
+        half = self.bridges.half(messages.text(message.record))
+        if half is not None and call is None:
+            half.cause = message.cause
+            self._admission.failed(half.record, half.target, message)
         decision = self._dialled.get(call.id) if call else None
         if call is None or call.ended_at is not None or decision is None:
             self.evapi.send(calls.give_up(message))
             self._advance(message, lambda call, message: calls.given_up(call, message, None), call)
             return
         target = decision.targets[call.at_trunk]
-        self._admission.failed(call, target, message)
+        self._admission.failed(call.id, target, message)
         following = self._admission.next_decision(call, decision) if calls.goes_elsewhere(message) else None
         if following is None:
             self.evapi.send(calls.give_up(message))
             self._admission.traffic.hold(call.id, ())
         else:
             moved = calls.at_next_trunk(call, following)
+            if half is not None:
+                half.decision, half.at_trunk = following, moved.at_trunk
             self.evapi.send(calls.dial(message, following, moved.at_trunk, call.id, self._guard))
             self._dialled[call.id], self.calls[call.id] = following, moved
             self._admission.moved_on(moved, following.targets[moved.at_trunk])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from voxpria_routing.decide import Dial
+from voxpria_routing.snapshot import Trunk
 
 
 @dataclass
@@ -16,3 +17,10 @@ class Half:
     variables: dict[str, str] = field(default_factory=dict)
     code: int = 0
     """Of its final answer; 0 is none."""
+    cause: str = ""
+    """Why it came to nothing, in Kamailio's words."""
+
+    @property
+    def target(self) -> Trunk:
+        """The trunk whose server is dialled."""
+        return self.decision.targets[self.at_trunk]
