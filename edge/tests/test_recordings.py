@@ -229,6 +229,16 @@ def test_the_metadata_tells_the_legs_apart() -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("is_outbound", [False, True])
+def test_a_leg_keeps_its_port_whoever_offers_later(is_outbound: bool) -> None:
+    """The agent holds the call, and the answer comes from the caller."""
+    offer = f"SDP mode: offer\nv=0\nm=audio {CALLER} RTP/AVP 0\n"
+    again = f"{METADATA}{offer}SDP mode: answer\nv=0\nm=audio {AGENT} RTP/AVP 0\n"
+    found = legs(again, is_outbound=is_outbound)
+    ports = (found.agent.ports, found.caller.ports)
+    assert ports == (({CALLER}, {AGENT}) if is_outbound else ({AGENT}, {CALLER}))
+
+
 @given(st.text(alphabet=st.sampled_from("SDP mode: offeranswer\nm=audio 0123456789 -"), max_size=300))
 def test_any_metadata_is_some_legs(text: str) -> None:
     legs(text)

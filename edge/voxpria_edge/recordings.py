@@ -231,15 +231,19 @@ _OPUS = re.compile(r"^a=rtpmap:(\d{1,3}) opus/48000", re.M | re.I)
 def legs(metadata: str, *, is_outbound: bool = False) -> Legs:
     """Read a capture's metadata: the SDP that rtpengine sent on, offers towards the agent, answers to the caller.
 
-    The port in an SDP is where its receiver sends to: the offered one is the agent's leg, or of an outbound call the
-    other one's. So are the payload types.
+    The port in an SDP is where its receiver sends to: the first that is offered is the agent's leg, or of an outbound
+    call the other one's. Later, either side may offer; a port stays its leg's. So do the payload types.
     """
     offered, answered = Leg(), Leg()
-    by_mode = {"offer": offered, "answer": answered}
+    by_mode = {"offer": (offered, answered), "answer": (answered, offered)}
     parts = _SECTION.split(metadata)
     for mode, text in zip(parts[1::2], parts[2::2], strict=True):
-        by_mode[mode].ports.update(int(port) for port in _AUDIO.findall(text))
-        by_mode[mode].codecs.update((int(kind), "opus") for kind in _OPUS.findall(text))
+        leg, other = by_mode[mode]
+        ports = {int(port) for port in _AUDIO.findall(text)}
+        if ports & other.ports:
+            leg = other
+        leg.ports.update(ports)
+        leg.codecs.update((int(kind), "opus") for kind in _OPUS.findall(text))
     return Legs(caller=offered, agent=answered) if is_outbound else Legs(caller=answered, agent=offered)
 
 
