@@ -73,12 +73,14 @@ async def sandbox(settings):
     await runner.cleanup()
 
 
-async def run_edge(database, edge_id="edge_1", lag=None):
+async def run_edge(database, edge_id="edge_1", lag=None, unsent_events=0):
     """Acknowledge every version, as an edge does; `lag` holds it back."""
     applied = 0
     while True:
         parts = {"kamailio": Part(is_up=True), "rtpengine": Part(is_up=True)}
-        status = Status(edge_id=edge_id, applied_version=applied, parts=parts, open_calls=0, unsent_events=0)
+        status = Status(
+            edge_id=edge_id, applied_version=applied, parts=parts, open_calls=0, unsent_events=unsent_events
+        )
         async with database.transaction() as conn:
             await edges.report(conn, status)
         applied = await version.wait_for(database, applied, 2)

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import time
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from voxpria_server.calls.models import calls
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.ids import new_id
 from voxpria_server.kit.jobs import Retry
+from voxpria_server.provider_hooks import jobs as hook_jobs
 from voxpria_server.trunks import jobs as trunk_jobs
 
 from server.tests.test_numbers_api import an_edge, import_number, until
@@ -299,6 +301,38 @@ async def test_a_call_that_the_edge_reports_late_is_waited_for(client, api, fake
     assert await decided(ringing) is None
 
 
+async def test_a_call_that_no_edge_reports_is_rejected_unless_one_has_more_to_tell(client, api, fake):
+    trunk_id = await provisioned(client)
+    [endpoint] = fake.endpoints("proj_abc123")
+    number = (await import_number(client, trunk_id, NUMBER)).json()
+    calls_of_edge = [(ring(fake, f"rtc_{n}"), new_id("call")) for n in range(2)]
+    async with an_edge(api.database, unsent_events=5000):
+        (waiting, call_id), _ = calls_of_edge
+        await send(client, trunk_id, event("rtc_0", X_VoxPria_Call_Id=call_id), endpoint.secret)
+        await until_tried(api, 4)  # the waits before add up to a second
+        assert not waiting.decided.done()
+        await open_call(api, number["id"], id=call_id)
+        assert await decided(waiting) is None
+    async with an_edge(api.database):
+        _, (stranger, call_id) = calls_of_edge
+        body = event("rtc_1", X_VoxPria_Call_Id=call_id)
+        await send(client, trunk_id, body, endpoint.secret, message_id="wh_2")
+        assert await decided(stranger) == 403
+        await row_of(api, "rtc_1", "rejected")
+        for seconds, is_on_its_way in ((0.5, True), (1.5, False)):
+            assert await hook_jobs.may_come(api.database, timedelta(seconds=seconds)) is is_on_its_way
+
+
+async def until_tried(api, times: int) -> None:
+    statement = sa.text("SELECT max(attempts) FROM procrastinate_jobs WHERE task_name = 'provider-hooks:answer'")
+    async with asyncio.timeout(90):
+        while True:
+            async with api.database.read() as conn:
+                if ((await conn.execute(statement)).scalar_one() or 0) >= times:
+                    return
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("first_message", ["Good evening!", None])
 async def test_an_agent_with_a_first_message_is_told_to_speak_first(client, api, fake, first_message):
     trunk_id = await provisioned(client)
@@ -314,7 +348,7 @@ async def test_an_agent_with_a_first_message_is_told_to_speak_first(client, api,
 
 
 @pytest.mark.parametrize("claim", ["none", "another account's", "over"])
-async def test_a_call_that_is_not_ours_is_rejected(client, api, fake, claim):
+async def test_a_call_that_is_not_ours_is_rejected(client, api, fake, edge, claim):
     trunk_id = await provisioned(client)
     [endpoint] = fake.endpoints("proj_abc123")
     number = (await import_number(client, trunk_id, NUMBER)).json()

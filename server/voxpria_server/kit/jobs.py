@@ -156,6 +156,8 @@ class Worker:
     """Runs the jobs in this process, comes back by itself after every loss of the database."""
 
     _HEARTBEAT_SECONDS = 5.0
+    _LOOK_SECONDS = 0.5
+    """How often is looked for jobs that became due by the clock, as retries do; new ones ring."""
     STALLED_SECONDS = 15.0
     _SHUTDOWN_SECONDS = 1.5
 
@@ -201,6 +203,7 @@ class Worker:
                     concurrency=self._concurrency,
                     install_signal_handlers=False,
                     shutdown_graceful_timeout=self._SHUTDOWN_SECONDS,
+                    fetch_job_polling_interval=self._LOOK_SECONDS,
                     update_heartbeat_interval=self._HEARTBEAT_SECONDS,
                     stalled_worker_timeout=self.STALLED_SECONDS,
                     delete_jobs=DeleteJobCondition.SUCCESSFUL.value,

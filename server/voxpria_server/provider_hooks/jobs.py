@@ -11,12 +11,17 @@ from voxpria_server.kit.sealing import SealBrokenError
 from voxpria_server.provider_hooks import queries, service
 from voxpria_server.providers.base import RefusedError, UnreachableError
 from voxpria_server.providers.openai import OpenAI, Project
+from voxpria_server.routing import edges
 from voxpria_server.trunks.service import open_credentials
 
 blueprint = Blueprint()
 _log = get_logger(__name__)
 
-_RETRY = Retry((0.2, 0.4, 0.8, 1.5, 3, 5))
+_RETRY = Retry((0.2, 0.3, 0.5, 1, 2, 3, 4))
+_REPORTED = timedelta(seconds=1)
+"""Our edge tells of a call before it relays it, and OpenAI of one that rings: by then both are here, as a rule."""
+_UNSENT = 200
+"""So many events that an edge has yet to send are a backlog, in which a call may be."""
 _RINGS_SECONDS = 60
 _KEPT_DAYS = 30
 _FORBIDDEN = 403
@@ -41,7 +46,7 @@ async def answer(context: JobContext, trunk_id: str, provider_call_id: str) -> N
         return
     try:
         project = Project.of(ringing.mode, open_credentials(parts["sealer"], trunk_id, ringing.sealed_credentials))
-        await _answer(parts, ringing, project, is_last=not _RETRY.is_left(context.job))
+        await _answer(parts, ringing, project, may_wait=_RETRY.is_left(context.job))
     except (RefusedError, SealBrokenError) as refusal:
         await _close(database, ringing, "failed", str(refusal))
     except UnreachableError as error:
@@ -60,7 +65,7 @@ async def purge(context: JobContext, timestamp: int) -> None:
     _log.info("providers' calls purged", at=timestamp, count=count)
 
 
-async def _answer(parts: dict[str, Any], ringing: Row, project: Project, *, is_last: bool) -> None:
+async def _answer(parts: dict[str, Any], ringing: Row, project: Project, *, may_wait: bool) -> None:
     database: Database = parts["database"]
     openai: OpenAI = parts["providers"]["openai"]
     call_id = service.our_call_id(ringing.sip_headers)
@@ -69,7 +74,7 @@ async def _answer(parts: dict[str, Any], ringing: Row, project: Project, *, is_l
     async with database.read() as conn:
         call = await queries.find_open_call(conn, ringing.account_id, ringing.mode, call_id) if call_id else None
     if call is None or call.engine != "openai":
-        if call_id and not is_last:
+        if call_id and may_wait and await may_come(database, utc_now() - ringing.received_at):
             raise UnknownCallError
         await openai.reject(project, ringing.provider_call_id, _FORBIDDEN)
         await _close(database, ringing, "rejected", "it did not come through our edge")
@@ -78,6 +83,15 @@ async def _answer(parts: dict[str, Any], ringing: Row, project: Project, *, is_l
     await _close(database, ringing, "accepted", None, call_id=call.id)
     if call.config.get("first_message") and not await openai.greet(project, ringing.provider_call_id):
         _log.warning("the agent could not be told to speak first")
+
+
+async def may_come(database: Database, waited: timedelta) -> bool:
+    """Tell whether the edge's report of a call may still be on its way, as long as it has been waited for."""
+    if waited < _REPORTED:
+        return True
+    async with database.read() as conn:
+        fresh = await edges.fresh(conn)
+    return not fresh or any(edge.unsent_events > _UNSENT for edge in fresh)
 
 
 async def _close(
