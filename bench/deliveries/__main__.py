@@ -15,7 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp import web
+from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
+from voxpria_edge.reporter import report
+from voxpria_edge.spool import Change, Spool
+from voxpria_routing.events import Batch, BatchResult, CallEvent
 
 from bench.api.cluster import Cluster, cluster, pgbench
 from bench.api.server import EDGE_TOKEN, Api, api
@@ -23,7 +28,7 @@ from bench.helper import cpu_seconds, machine, percentile, table
 from tests.ports import free_ports
 
 _ACCOUNTS = 20
-_BATCH = 100
+_EDGE = "edge_bench"
 _ADD = """
 INSERT INTO accounts (id, name, created_at) VALUES (%(account)s, 'bench', now());
 """
@@ -50,18 +55,53 @@ CREATE TABLE IF NOT EXISTS bare_attempts (event bigint PRIMARY KEY, status_code 
 """
 
 
-class Bench:
-    """The edge that reports, the receiver that hears, and the times of both."""
+class _Noting(ControlPlane):
+    """The edge's own way to the control plane, which notes when events were taken."""
 
-    def __init__(self, ours: str, session: aiohttp.ClientSession) -> None:
-        self._ours, self._session = ours, session
-        self._spool: list[tuple[tuple[str, str], tuple[dict[str, Any], ...]]] = []
-        self._grown = asyncio.Event()
+    def __init__(self, url: str) -> None:
+        super().__init__(url, EDGE_TOKEN, _EDGE)
+        self.taken: dict[str, float] = {}
+        """By the event's id."""
         self.repeated = 0
-        """Reports that were not taken and sent again, as an edge does."""
+        """Reports that were not taken, and sent again."""
+
+    async def report(self, batch: Batch) -> BatchResult:
+        """Report."""
+        try:
+            result = await super().report(batch)
+        except ControlPlaneError:
+            self.repeated += 1
+            raise
+        assert not result.rejected, result
+        now = time.perf_counter()
+        self.taken.update({event.id: now for event in batch.events})
+        return result
+
+
+class Bench:
+    """The edge that reports, by its own spool and reporter; the receiver that hears; and the times of both."""
+
+    def __init__(self, spool: Spool, control_plane: _Noting) -> None:
+        self._spool, self._control_plane = spool, control_plane
         self.sent: dict[tuple[str, str], float] = {}
-        self.committed: dict[tuple[str, str], float] = {}
         self.arrived: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str], str] = {}
+
+    @property
+    def committed(self) -> dict[tuple[str, str], float]:
+        """When what made each webhook event was taken."""
+        taken = self._control_plane.taken
+        return {key: taken[id_] for key, id_ in self._last.items() if id_ in taken}
+
+    @property
+    def repeated(self) -> int:
+        """How many reports were sent again."""
+        return self._control_plane.repeated
+
+    def forget(self) -> None:
+        """Begin anew."""
+        for times in (self.sent, self.arrived, self._last, self._control_plane.taken):
+            times.clear()
 
     async def hear(self, request: web.Request) -> web.Response:
         """Take a webhook."""
@@ -70,36 +110,11 @@ class Bench:
         self.arrived.setdefault((body["data"]["call_id"], body["event"]), now)
         return web.Response()
 
-    def spool(self, name: str, *events: dict[str, Any]) -> None:
+    async def tell(self, name: str, *events: dict[str, Any]) -> None:
         """Have events of one call reported, the last of which makes the webhook event `name`."""
         key = (events[0]["call_id"], name)
-        self.sent[key] = time.perf_counter()
-        self._spool.append((key, events))
-        self._grown.set()
-
-    async def report(self) -> None:
-        """Report what is in the spool, all of it each time, as an edge does; until cancelled."""
-        while True:
-            await self._grown.wait()
-            self._grown.clear()
-            told, self._spool = self._spool[:_BATCH], self._spool[_BATCH:]
-            if self._spool:
-                self._grown.set()
-            batch = {"edge_id": "edge_bench", "events": [event for _, events in told for event in events]}
-            while not await self._is_taken(batch):
-                self.repeated += 1
-                await asyncio.sleep(0.2)
-            now = time.perf_counter()
-            self.committed.update({key: now for key, _ in told})
-
-    async def _is_taken(self, batch: dict[str, Any]) -> bool:
-        headers = {"Authorization": f"Bearer {EDGE_TOKEN}"}
-        with contextlib.suppress(aiohttp.ClientConnectionError):
-            async with self._session.post(f"{self._ours}/edge/v1/events", json=batch, headers=headers) as answer:
-                body = await answer.json()
-                assert not body.get("rejected"), body
-                return answer.status == 200
-        return False
+        self.sent[key], self._last[key] = time.perf_counter(), events[-1]["id"]
+        await self._spool.commit(Change(events=[msgspec.convert(event, CallEvent) for event in events]))
 
     async def all_arrived(self, seconds: float) -> None:
         """Wait until what was sent has arrived."""
@@ -121,7 +136,7 @@ def _events(number: int, account: str, call_id: str) -> tuple[dict[str, Any], ..
         "number_id": None,
         "trunk_id": None,
         "agent_id": None,
-        "edge_id": "edge_bench",
+        "edge_id": _EDGE,
         "sip_call_id": "x",
         "source": "127.0.0.8:5060",
         "transport": "udp",
@@ -156,15 +171,20 @@ async def _steady(bench: Bench, rate: int, seconds: float, first: int) -> None:
 
 async def _one(bench: Bench, number: int) -> None:
     invited, answered, ended = _events(number, f"acct_{number % _ACCOUNTS}", _call_id(number))
-    bench.spool("call.started", invited)
+    await bench.tell("call.started", invited)
     await asyncio.sleep(0.5)
-    bench.spool("call.ended", answered, ended)
+    await bench.tell("call.ended", answered, ended)
 
 
-async def _measure(found: Cluster, ours: Api, given: argparse.Namespace) -> None:
+async def _measure(found: Cluster, ours: Api, work: Path, given: argparse.Namespace) -> None:
     (port,) = free_ports(1)
     async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
-        bench = Bench(ours.url, session)
+        control_plane = _Noting(ours.url)
+        stack.push_async_callback(control_plane.close)
+        spool = Spool(work / "spool.sqlite")
+        await spool.open()
+        stack.push_async_callback(spool.close)
+        bench = Bench(spool, control_plane)
         app = web.Application()
         app.router.add_post("/", bench.hear)
         runner = web.AppRunner(app, access_log=None)
@@ -172,14 +192,13 @@ async def _measure(found: Cluster, ours: Api, given: argparse.Namespace) -> None
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", port).start()
         await _subscribe(found, ours.url, session, f"http://127.0.0.1:{port}/")
-        reporter = asyncio.create_task(bench.report())
-        stack.callback(reporter.cancel)
+        for task in (spool.run(), report(_EDGE, spool, control_plane)):
+            stack.callback(asyncio.create_task(task).cancel)
         await _steady(bench, 20, 3, first=0)  # to warm up
         await bench.all_arrived(30)
         rows = []
         for rate in given.rates:
-            for times in (bench.sent, bench.committed, bench.arrived):
-                times.clear()
+            bench.forget()
             used = [cpu_seconds([process]) for process in (ours.process, found.process)]
             await _steady(bench, rate, given.seconds, first=time.time_ns())
             await bench.all_arrived(60)
@@ -208,13 +227,13 @@ async def _measure(found: Cluster, ours: Api, given: argparse.Namespace) -> None
 
 async def _burst(bench: Bench, count: int) -> float:
     """Report many calls at once; return deliveries a second until the last has arrived."""
-    for times in (bench.sent, bench.committed, bench.arrived):
-        times.clear()
+    bench.forget()
+    told = []
     first, begun_at = time.time_ns(), time.perf_counter()
     for number in range(first, first + count // 2):
         invited, answered, ended = _events(number, f"acct_{number % _ACCOUNTS}", _call_id(number))
-        bench.spool("call.started", invited)
-        bench.spool("call.ended", answered, ended)
+        told += [bench.tell("call.started", invited), bench.tell("call.ended", answered, ended)]
+    await asyncio.gather(*told)
     await bench.all_arrived(120)
     assert len(bench.arrived) == len(bench.sent), (len(bench.arrived), len(bench.sent))
     return len(bench.arrived) / (max(bench.arrived.values()) - begun_at)
@@ -244,7 +263,7 @@ def main() -> None:
         folder = Path(work)
         folder.chmod(0o755)
         with cluster(folder / "database") as found, api(found, folder / "api") as ours:
-            asyncio.run(_measure(found, ours, given))
+            asyncio.run(_measure(found, ours, folder, given))
 
 
 if __name__ == "__main__":

@@ -139,14 +139,22 @@ class Spool:
         return await self._do(look)
 
     async def reported(self, places: Sequence[int], refused: Mapping[str, str]) -> None:
-        """Forget reported events; keep those that were refused for good (by id, with the error) aside."""
+        """Forget reported events; keep those that were refused for good (by id, with the error) aside.
+
+        This is on disk with the next commit only, so that the next report does not wait for the disk. What is reported
+        twice, after a crash, is taken once.
+        """
 
         def forget() -> None:
-            with self._transaction() as db:
-                for id_, error in refused.items():
-                    copy = "INSERT OR REPLACE INTO dead SELECT id, ?, body FROM outbox WHERE id = ?"
-                    db.execute(copy, (error, id_))
-                db.executemany("DELETE FROM outbox WHERE seq = ?", [(place,) for place in places])
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with self._transaction() as db:
+                    for id_, error in refused.items():
+                        copy = "INSERT OR REPLACE INTO dead SELECT id, ?, body FROM outbox WHERE id = ?"
+                        db.execute(copy, (error, id_))
+                    db.executemany("DELETE FROM outbox WHERE seq = ?", [(place,) for place in places])
+            finally:
+                self._db.execute("PRAGMA synchronous=FULL")
 
         await self._do(forget)
         self.unsent -= len(places)

@@ -70,8 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
         body_limits=api.BODY_LIMITS,
     )
     errors.install(app)
+    app.include_router(api.edge)  # first: paths are matched in this order, and edges' events are what comes most
     app.include_router(api.v1)
-    app.include_router(api.edge)
     app.include_router(api.hooks)
     app.include_router(api.probes)
     app.include_router(reference.router)

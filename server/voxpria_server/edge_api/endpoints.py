@@ -64,6 +64,22 @@ async def _lines(settings: SettingsPart, sealer: SealerPart) -> Lines:
 SnapshotLines = Annotated[Lines, Depends(_lines)]
 
 
+@router.post("/events")
+async def take_events(request: Request, database: DatabasePart, links: Links) -> Response:
+    """Take a batch of events: all that can be taken, or on a failure of the database (503) none."""
+    events, rejected = wire.decode_batch(await wire.read_body(request, _MAX_BATCH_BYTES))
+    try:
+        rejected += await service.take_batch(links, database, events)
+    except sa.exc.DBAPIError as error:
+        _log.warning("events not taken", error=type(error.orig).__name__, count=len(events))
+        raise UnavailableError("The events could not be written; send them again.") from error
+    calls = {event.id: event.call_id for event in events}
+    for refusal in rejected:
+        call_id = calls.get(refusal.id)
+        _log.warning("event rejected", event_id=refusal.id, call_id=call_id, error=refusal.error)
+    return Response(msgspec.json.encode(BatchResult(rejected=tuple(rejected))), media_type="application/json")
+
+
 @router.get("/snapshot")
 async def get_snapshot(
     database: DatabasePart,
@@ -109,22 +125,6 @@ async def get_changes(
     if delta is None:
         return Response(status_code=410)
     return Response(msgspec.json.encode(delta), media_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-@router.post("/events")
-async def take_events(request: Request, database: DatabasePart, links: Links) -> Response:
-    """Take a batch of events: all that can be taken, or on a failure of the database (503) none."""
-    events, rejected = wire.decode_batch(await wire.read_body(request, _MAX_BATCH_BYTES))
-    try:
-        rejected += await service.take_batch(links, database, events)
-    except sa.exc.DBAPIError as error:
-        _log.warning("events not taken", error=type(error.orig).__name__, count=len(events))
-        raise UnavailableError("The events could not be written; send them again.") from error
-    calls = {event.id: event.call_id for event in events}
-    for refusal in rejected:
-        call_id = calls.get(refusal.id)
-        _log.warning("event rejected", event_id=refusal.id, call_id=call_id, error=refusal.error)
-    return Response(msgspec.json.encode(BatchResult(rejected=tuple(rejected))), media_type="application/json")
 
 
 @router.post("/status", status_code=204)
