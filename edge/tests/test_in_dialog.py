@@ -10,15 +10,28 @@ from sipp_tool import Sipp, body, header, sipp
 
 
 def called(
-    edge: RunningEdge, folder: Path, number: str, port: int, carriers: str, agents: str, extra: Sequence[str] = ()
+    edge: RunningEdge,
+    folder: Path,
+    number: str,
+    port: int,
+    carriers: str,
+    agents: str,
+    *,
+    extra: Sequence[str] = (),
+    addresses: tuple[str, str] = (CARRIER, AGENT),
+    refer_to: str = "<sip:+15555550199@example.com>",
 ) -> tuple[Call, Sipp, Sipp]:
-    """Run one scenario of a carrier against one of a trunk's server; both must be followed to their ends."""
-    trunk = trunk_to(port)
+    """Run one scenario of a carrier against one of a trunk's server; both must be followed to their ends.
+
+    `addresses` are theirs, and `refer_to` is where an agent transfers its call to.
+    """
+    trunk = trunk_to(port, server=addresses[1], allowed_addresses=addresses[:1])
     edge.route([trunk], [number_on(trunk, number)])
-    to = (edge.address, edge.sip_port)
+    to = ("::1" if ":" in addresses[0] else edge.address, edge.sip_port)
+    keys = [("refer_to", refer_to)]
     with (
-        sipp(agents, folder, address=AGENT, port=port) as agent,
-        sipp(carriers, folder, address=CARRIER, to=to, number=number, extra=extra) as carrier,
+        sipp(agents, folder, address=addresses[1], port=port, keys=keys) as agent,
+        sipp(carriers, folder, address=addresses[0], to=to, number=number, extra=extra) as carrier,
     ):
         carrier.wait()
         agent.wait()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
-from sipp_tool import Sipp, header, sipp
+from sipp_tool import Sipp, body, header, sipp
 from test_in_dialog import called
 from voxpria_routing.events import Ended
 
@@ -35,6 +35,8 @@ def assert_hidden(carrier: Sipp, agent: Sipp) -> None:
         ("carrier_refreshes_and_informs", "agent_takes_requests_within_the_call"),
         ("carrier_cancels_while_it_rings", "agent_rings_until_canceled"),
         ("carrier_cancels_too_late", "agent_answers_all_the_same"),
+        ("carrier_is_transferred", "agent_transfers"),
+        ("carrier_refreshes_before_its_ack", "agent_is_refreshed_before_its_ack"),
     ],
 )
 def test_neither_side_sees_the_others_address(
@@ -51,6 +53,49 @@ def test_neither_side_sees_the_others_address(
         assert header(message, "Call-ID") == carrier.sip_call_id
         assert f"@{CARRIER}" in header(message, "From")
     assert call.ended is not None
+
+
+def transferred(edge: RunningEdge, folder: Path, number: str, port: int, refer_to: str) -> tuple[Sipp, Sipp, str]:
+    """Return both sides of a call that the agent transfers, and the REFER as it reaches the carrier."""
+    scenarios = "carrier_is_transferred", "agent_transfers"
+    _, carrier, agent = called(edge, folder, number, port, *scenarios, refer_to=refer_to)
+    assert_hidden(carrier, agent)
+    return carrier, agent, next(message for message in carrier.received if message.startswith("REFER"))
+
+
+def test_a_side_that_names_itself_in_other_headers_is_named_by_our_address_there(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    carrier, agent, refer = transferred(edge, folder, number, agent_port, f"<sip:desk@{AGENT}:{agent_port}>")
+    assert header(refer, "Refer-To") == "<sip:desk@127.0.0.1>"
+    assert header(refer, "Referred-By") == '"Agent" <sip:agent@127.0.0.1>'
+    assert header(refer, "X-Node") == "sip:127.0.0.1;lr, 127.0.0.1"
+    answer = next(message for message in carrier.received if message.startswith("SIP/2.0 200"))
+    assert header(answer, "X-Node") == "node at 127.0.0.1, not at 198.51.100.1"
+    assert header(answer, "P-Asserted-Identity") == "<sip:127.0.0.1;user=phone>"
+    invite = agent.received[0]
+    assert header(invite, "X-Node") == "node at 127.0.0.1; not at 198.51.100.1"
+    assert header(invite, "P-Charging-Vector") == "icid-value=1;icid-generated-at=127.0.0.1"
+    assert header(invite, "Referred-By") == "<sip:127.0.0.1>"
+    notify = next(message for message in agent.received if message.startswith("NOTIFY"))
+    assert body(notify) == "SIP/2.0 200 OK\nContact: <sip:desk@127.0.0.1>"
+    assert int(header(notify, "Content-Length")) == len(body(notify)) + len("\r\r\n")
+
+
+@pytest.mark.parametrize(
+    ("refer_to", "told"),
+    [
+        ("<sip:+15555550199@127.0.0.1>", f"<sip:+15555550199@{CARRIER}>"),
+        ("<sip:+15555550199@198.51.100.7>", "<sip:+15555550199@198.51.100.7>"),
+        ("<tel:+15555550199>", "<tel:+15555550199>"),
+    ],
+)
+def test_a_transfer_to_a_number_of_the_other_side_names_that_sides_own_host(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, refer_to: str, told: str
+) -> None:
+    """We are the other side's host to whoever transfers; any third host stays."""
+    _, _, refer = transferred(edge, folder, number, agent_port, refer_to)
+    assert header(refer, "Refer-To") == told
 
 
 def test_a_call_that_is_tried_with_credentials_and_at_another_server_hides_the_same(

@@ -16,6 +16,11 @@ class Settings(BaseSettings):
     api_url: str = Field("http://127.0.0.1:8000", description="Where the control plane is.")
     sip_address: str = Field("127.0.0.1", description="Address that SIP is taken on.")
     sip_address_v6: str | None = Field(None, description="IPv6 address that SIP is taken on besides.")
+    sip_name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+        description="Name in DNS of these addresses, shown to each side in place of the other's. Default: an address.",
+    )
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP port, UDP and TCP; on the control address: evapi, ng.")
     sip_tls_port: int = Field(5061, ge=1, le=65535, description="SIP port, TLS.")
     media_address: str = Field("127.0.0.1", description="Address that media is relayed on.")
