@@ -158,7 +158,7 @@ def _routes(agent_port: int, *, is_recorded: bool) -> snapshot.Snapshot:
     trunk = snapshot.Trunk(
         id="trunk_bench",
         account_id="acct_bench",
-        mode="live",
+        mode="test",
         name="bench",
         provider="generic",
         server=AGENT,
@@ -171,7 +171,7 @@ def _routes(agent_port: int, *, is_recorded: bool) -> snapshot.Snapshot:
         id="phone_bench",
         e164=NUMBER,
         account_id="acct_bench",
-        mode="live",
+        mode="test",
         carrier_trunk_id=trunk.id,
         agent_trunk_id=trunk.id,
         first_message="Hello! How can I help you today?",
