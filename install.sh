@@ -4,10 +4,11 @@
 
 # install_packages NAME...: the Debian packages that are missing, without starting their services.
 install_packages() {
-  local missing=() name policy=/usr/sbin/policy-rc.d made=
-  # .venv needs Debian's own python3 with its venv module
-  for name in python3-venv "$@"; do
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || missing+=("$name")
+  local missing=() name installed policy=/usr/sbin/policy-rc.d made=
+  set -- python3-venv "$@" # .venv needs Debian's own python3 with its venv module
+  installed=$(dpkg-query -W -f '${db:Status-Status}:${Package}\n' "$@" 2>/dev/null) || true # of those it has heard of
+  for name in "$@"; do
+    [[ $'\n'$installed$'\n' == *$'\n'installed:"$name"$'\n'* ]] || missing+=("$name")
   done
   ((${#missing[@]})) || return 0
   echo "Installing Debian packages: ${missing[*]}"

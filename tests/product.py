@@ -21,7 +21,7 @@ from tests.ports import free_ports
 T = TypeVar("T")
 TEST_KEY = "vox_sk_test_abc123xyz789"
 ROLES = {
-    "api": "voxpria_server.main",
+    "api": "voxpria_server",
     "agent": "voxpria_edge.agent",
     "sandbox": "voxpria_sandbox.main",
     "kamailio": "kamailio",

@@ -44,7 +44,7 @@ def api(found: Cluster, work: Path) -> Iterator[Api]:
         "VOXPRIA_WEBHOOK_ATTEMPTS_PER_MINUTE": "1000000",
         "VOXPRIA_ALLOW_PRIVATE_WEBHOOKS": "true",
     }
-    command = [sys.executable, "-m", "voxpria_server.main"]
+    command = [sys.executable, "-m", "voxpria_server"]
     with running(command, work / "api.log", environment) as process:
         url = f"http://127.0.0.1:{port}"
         asyncio.run(answers(f"{url}/healthz"))

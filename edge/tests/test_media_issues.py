@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from media_tools import START, Sent, mu_law, talk, tone, write_pcap
-from voxpria_edge.media import CaptureJob, MediaResult, issues, process, rtcp
+from voxpria_edge.media import issues, rtcp
+from voxpria_edge.media.job import CaptureJob, MediaResult
+from voxpria_edge.media.process import process
 
 pytestmark = pytest.mark.unit
 

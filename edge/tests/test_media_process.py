@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from media_tools import PER_PACKET, START, Sent, decode, loudest_hertz, loudness, talk, write_pcap
-from voxpria_edge.media import CaptureJob, MediaResult, advance, pcap, process, quality, rtp
+from voxpria_edge.media import pcap, quality, rtp
+from voxpria_edge.media.job import CaptureJob, MediaResult
+from voxpria_edge.media.process import advance, process
 
 pytestmark = pytest.mark.unit
 

@@ -3,25 +3,18 @@
 The process becomes the daemon (execvp), in the foreground, so that who started it supervises the daemon itself.
 """
 
-import ipaddress
 import os
 import secrets
 import shutil
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from voxpria_routing.hosts import bracketed
 
-from voxpria_edge.resolve import PRIVATE
-from voxpria_edge.settings import Settings
-from voxpria_edge.tls import SYSTEM_AUTHORITIES
+from voxpria_edge.networks import PRIVATE
+from voxpria_edge.settings import SYSTEM_AUTHORITIES, Settings
 
 _CONFIGURATION = Path(__file__).resolve().parent.parent / "kamailio"
 _SANDBOX_SECONDS = 20.0
@@ -110,7 +103,10 @@ def _write_tls_configuration(settings: Settings, path: Path) -> None:
     of them at its start took it from one second to twenty.
     """
     folder = settings.folder / "tls"
-    _ensure_certificate(folder, settings.sip_address)
+    if not (folder / "certificate.pem").exists():
+        from voxpria_edge import certificates  # noqa: PLC0415  (0.1 s that later starts need not spend)
+
+        certificates.make(folder, settings.sip_address)
     if settings.sandbox:
         _wait_for(settings.sandbox_authority)
     own = f"ca_list = {settings.sandbox_authority}\n" if settings.sandbox_authority.exists() else ""
@@ -127,33 +123,6 @@ def _wait_for(path: Path) -> None:
     deadline = time.monotonic() + _SANDBOX_SECONDS
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _ensure_certificate(folder: Path, address: str) -> None:
-    """Make a self-signed certificate where the operator has put none of their own."""
-    if (folder / "certificate.pem").exists():
-        return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "VoxPria edge")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    with os.fdopen(os.open(folder / "key.pem", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(private)
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _listen_lines(settings: Settings) -> str:

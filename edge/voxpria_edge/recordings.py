@@ -6,17 +6,12 @@ holds the keys of encrypted media) is deleted as soon as it has been read.
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +24,8 @@ from voxpria_edge.calls import Call
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.desk import Desk
 from voxpria_edge.ids import event_id
-from voxpria_edge.media import CaptureJob, MediaResult, advance, issues, process, rtcp
+from voxpria_edge.media import issues, rtcp, worker
+from voxpria_edge.media.job import CaptureJob, MediaResult
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 from voxpria_edge.spool import Change, Spool
 
@@ -39,7 +35,6 @@ _CAPTURE_FOLDERS = ("pcaps", "metadata", "tmp")
 _CALL_ID = re.compile(r"call_[0-9a-z]{26}")
 Result = TypeVar("Result")
 
-_PR_SET_PDEATHSIG = 1
 _ADVANCE_SECONDS = 2.0
 _SWEEP_SECONDS = 60.0
 _AT_ONCE = 4
@@ -59,12 +54,15 @@ class Recordings:
     ) -> None:
         self._captures, self._folder = captures, folder
         self._desk, self._rtpengine, self._spool, self._control_plane = desk, rtpengine, spool, control_plane
-        self._pool = _new_pool()
+        self._pool = worker.new_pool()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self.background = Background()
 
     async def run(self) -> None:
         """Read the captures of calls that last, and delete what a crash has left behind, until cancelled."""
+        await asyncio.sleep(_ADVANCE_SECONDS)  # not while everything starts: the processor is needed elsewhere
+        with contextlib.suppress(BrokenProcessPool):
+            self._pool.submit(worker.warm)
         swept_at = time.monotonic()
         while True:
             await asyncio.sleep(_ADVANCE_SECONDS)
@@ -85,7 +83,7 @@ class Recordings:
         if job is None or not (job.caller_ports and job.agent_ports):
             return
         with contextlib.suppress(OSError, TimeoutError, BrokenProcessPool):
-            await self._in_worker(advance, job)
+            await self._in_worker(worker.advance, job)
 
     def _sweep(self, known: frozenset[str]) -> None:
         """Delete files of calls that are done with. One that grows belongs to a call that we are yet to hear of."""
@@ -143,7 +141,7 @@ class Recordings:
             return [_failed(call, "No packet was captured.")]
         try:
             async with self._slots:
-                result = await self._in_worker(process, job)
+                result = await self._in_worker(worker.process, job)
         except (OSError, TimeoutError, BrokenProcessPool) as error:
             return [_failed(call, f"The capture could not be read: {type(error).__name__}.")]
         if result.problems:
@@ -156,7 +154,7 @@ class Recordings:
             return await asyncio.wait_for(loop.run_in_executor(self._pool, work, job), _PROCESS_SECONDS)
         except (BrokenProcessPool, TimeoutError):
             self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = _new_pool()
+            self._pool = worker.new_pool()
             raise
 
     def _job(self, call: Call) -> CaptureJob | None:
@@ -301,20 +299,3 @@ def _failed(call: Call, detail: str) -> events.RecordingFailed:
     return events.RecordingFailed(
         id=event_id(call.id, "recording_failed"), call_id=call.id, at=datetime.now(UTC), detail=detail
     )
-
-
-def _new_pool() -> ProcessPoolExecutor:
-    """Return a pool that is warm: a call that ends does not wait for the codecs to be loaded.
-
-    One worker, which knows what it has read of which capture.
-    """
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_die_with, initargs=(os.getpid(),))
-    pool.submit(os.getpid)
-    return pool
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process with the agent, however that dies (prctl(2)); a pool's worker would wait on."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -5,6 +5,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+SYSTEM_AUTHORITIES = Path("/etc/ssl/certs")
+"""Where the system keeps the certificates of authorities that it trusts."""
+
 
 class Settings(BaseSettings):
     """SIP edge: the settings of Kamailio, rtpengine and the agent. Each is read as `VOXPRIA_<NAME>`."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from voxpria_edge.settings import SYSTEM_AUTHORITIES
+
 _SECONDS = 3.0
-SYSTEM_AUTHORITIES = Path("/etc/ssl/certs")
 
 
 class TlsServer(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,7 +39,7 @@ def declare(settings: Settings) -> list[list[Part]]:
         [python("sandbox", "voxpria_sandbox.main")] if settings.sandbox else [],
         [python("kamailio", "voxpria_edge.daemons", "kamailio")],
         [python("edge-agent", "voxpria_edge.agent")],
-        [python("rtpengine", "voxpria_edge.daemons", "rtpengine"), python("api", "voxpria_server.main")],
+        [python("rtpengine", "voxpria_edge.daemons", "rtpengine"), python("api", "voxpria_server")],
     ]
     if settings.database_url is None:
         # SIGINT: PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave

@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 240
 
 
 class Process:
-    """`python -m voxpria_server.main`, on ports of its own. Several may share settings, but for their port."""
+    """`python -m voxpria_server`, on ports of its own. Several may share settings, but for their port."""
 
     def __init__(self, settings, url: str, *, http_port: int | None = None, **environment: str) -> None:
         self.port = http_port or settings.http_port
@@ -31,9 +31,7 @@ class Process:
         } | environment
         self._log_path = settings.data_dir / new_id("log")
         self.log = self._log_path.open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "voxpria_server.main"], env=environment, stderr=self.log
-        )
+        self._process = subprocess.Popen([sys.executable, "-m", "voxpria_server"], env=environment, stderr=self.log)
 
     def get(self, path: str, timeout: float = 60) -> httpx2.Response:
         headers = {"Authorization": "Bearer vox_sk_test_abc123xyz789"}

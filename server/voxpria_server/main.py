@@ -1,6 +1,6 @@
 """The API process, with a worker inside: settings -> database -> providers -> app; run by uvicorn.
 
-python -m voxpria_server.main
+`__main__` runs it.
 """
 
 import asyncio
@@ -133,7 +133,3 @@ def main() -> None:
         server.run()
     if not server.started:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

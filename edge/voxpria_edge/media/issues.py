@@ -2,7 +2,7 @@
 
 from voxpria_routing.events import Issue
 
-from voxpria_edge.media.process import Sound
+from voxpria_edge.media.job import Sound
 
 _SHORTEST_CALL_SECONDS = 1.0
 """In a call over before that, nothing was wrong yet."""

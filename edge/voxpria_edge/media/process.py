@@ -1,7 +1,7 @@
 """One capture: read once, both sides measured and mixed."""
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,6 +10,7 @@ from voxpria_routing.events import Direction
 
 from voxpria_edge.media import pcap, quality, rtp
 from voxpria_edge.media.codecs import CODECS, STATIC_TYPES, Codec, Samples
+from voxpria_edge.media.job import CaptureJob, MediaResult, Sound
 from voxpria_edge.media.mix import SAMPLE_RATE_HZ, StereoWriter, widen
 
 _CALLER, _AGENT = 0, 1
@@ -19,50 +20,6 @@ _IDLE_LINE = 104.0
 """Root mean square of samples that are no louder than a line on which nobody speaks: -50 dB of full scale."""
 _MOST_STREAMS = 64
 """SSRCs looked at on one side; a flood of them is no call."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptureJob:
-    """What to read, and how to tell the legs apart."""
-
-    pcap: Path
-    caller_ports: frozenset[int]
-    """rtpengine's own RTP ports on the leg of the caller."""
-    agent_ports: frozenset[int]
-    caller_codecs: dict[int, str] = field(default_factory=dict)
-    """Dynamic payload types on the leg of the caller, e.g. `{96: "opus"}`; static ones are known."""
-    agent_codecs: dict[int, str] = field(default_factory=dict)
-    began_at: float
-    """Seconds since 1970. A packet that claims a time outside the call's comes from a damaged file."""
-    ended_at: float
-    recording: Path | None = None
-    """Where to put the mp3; None: only measure."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MediaResult:
-    """What came of it. A side that sent no audio is None."""
-
-    caller: Direction | None
-    agent: Direction | None
-    caller_sound: "Sound | None" = None
-    agent_sound: "Sound | None" = None
-    recording_seconds: float = 0.0
-    recording_bytes: int = 0
-    problems: tuple[str, ...] = ()
-    """What could not be read or decoded, for a person to read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sound:
-    """What a side's packets held, to the ear."""
-
-    first_at: float
-    """When its first packet of audio arrived, seconds since 1970."""
-    seconds: float
-    """How much audio there was."""
-    loud_seconds: float
-    """How much of it was louder than an idle line."""
 
 
 _MOST_BEGUN = 200

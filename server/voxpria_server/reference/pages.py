@@ -6,14 +6,16 @@ import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from voxpria_server.errors import CODES
 from voxpria_server.reference.openapi import TAGS, document, resolve
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markdown_it import MarkdownIt
 
 Json = Mapping[str, Any]
 
@@ -28,30 +30,41 @@ _FOLDER = Path(__file__).parent / "templates"
 _ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _KEY = "vox_sk_test_abc123xyz789"
 
-_markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-_templates = Environment(
-    loader=FileSystemLoader(_FOLDER),
-    autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+
+@cache
+def _templates() -> "Environment":
+    """Return the templates, loaded with the first page: a start need not wait for what makes pages."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape  # noqa: PLC0415
+
+    templates = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"markdown": _render_markdown, "inline": _render_inline}
+    return templates
+
+
+@cache
+def _markdown() -> "MarkdownIt":
+    from markdown_it import MarkdownIt  # noqa: PLC0415
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def _render_markdown(text: str) -> Markup:
-    return Markup(_markdown.render(text))  # noqa: S704  (CommonMark without HTML escapes what it is given)
+    return Markup(_markdown().render(text))  # noqa: S704  (CommonMark without HTML escapes what it is given)
 
 
 def _render_inline(text: str) -> Markup:
-    return Markup(_markdown.renderInline(text))  # noqa: S704  (as above)
-
-
-_templates.filters |= {"markdown": _render_markdown, "inline": _render_inline}
+    return Markup(_markdown().renderInline(text))  # noqa: S704  (as above)
 
 
 def render(template: str, **values: object) -> str:
     """Return a page."""
-    return _templates.get_template(template).render(**values)
+    return _templates().get_template(template).render(**values)
 
 
 @cache
@@ -94,7 +107,7 @@ def guide(name: str) -> str | None:
     if found is None:
         return None
     text = (GUIDES / f"{name}.md").read_text()
-    html = re.sub(r'href="([\w-]+)\.md', r'href="/docs/guides/\1', _markdown.render(text))
+    html = re.sub(r'href="([\w-]+)\.md', r'href="/docs/guides/\1', _markdown().render(text))
     return render("guide.html", guides=guides(), **found, html=Markup(html))  # noqa: S704  (our own file)
 
 

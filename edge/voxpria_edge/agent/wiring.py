@@ -1,4 +1,4 @@
-"""The agent beside Kamailio: `python -m voxpria_edge.agent`. Wiring only.
+"""Wiring only; `__main__` runs it.
 
 Kamailio asks, `desk` answers by `voxpria_routing.decide` over `routes`, `spool` remembers, `reporter` reports;
 `recordings` finishes ended calls, `watch` ends those that nobody ends, `status` says how all of it is doing.
@@ -175,7 +175,3 @@ def main() -> None:
         await run(settings, stop)
 
     uvloop.run(body())
-
-
-if __name__ == "__main__":
-    main()

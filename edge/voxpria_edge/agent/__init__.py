@@ -1,0 +1,1 @@
+"""The agent beside Kamailio: `python -m voxpria_edge.agent`."""

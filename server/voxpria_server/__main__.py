@@ -1,0 +1,11 @@
+"""The API process: `python -m voxpria_server`."""
+
+import gc
+
+gc.disable()  # what is imported stays: to look through it for garbage, again and again, is a tenth of the start
+
+from voxpria_server.main import main  # noqa: E402
+
+gc.freeze()  # nor is it looked through later, while requests wait
+gc.enable()
+main()
