@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from itertools import product
 
+import pytest
 from voxpria_server.api import BODY_LIMITS
 
 from server.tests.contract import operation_at, operations
@@ -71,6 +72,31 @@ async def test_bodies(client):
         )
         is_long = name == "10 MB" and at(path) not in BODY_LIMITS
         is_refused(answer, 413 if is_long else 400, *([404] if name in {"no body", "null"} else []))
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "message"),
+    [
+        (b"not json", "application/json", "The body is not valid JSON: expected ident at line 1 column 2."),
+        (b'{"name": "x",}', "application/json", "The body is not valid JSON: trailing comma at line 1 column 14."),
+        (b"[]", "application/json", "The body is a JSON object, sent as application/json."),
+        (b'{"name": "x"}', "application/x-www-form-urlencoded", "The body is a JSON object, sent as application/json."),
+    ],
+)
+async def test_what_is_wrong_with_a_body_is_said(client, content, content_type, message):
+    for path in ("/v1/sip/trunks", "/v1/agents"):
+        answer = await client.post(path, content=content, headers={"Content-Type": content_type})
+        is_refused(answer, 400)
+        error = answer.json()["error"]
+        assert (error["code"], error["message"], error["details"]) == ("invalid_parameter", message, {"field": "body"})
+
+
+async def test_a_name_has_something_to_be_read(client):
+    for path in ("/v1/sip/trunks", "/v1/agents"):
+        for name in ("", " ", "\u2003\n"):
+            answer = await client.post(path, json=example_of(path, "post") | {"name": name})
+            is_refused(answer, 400)
+            assert answer.json()["error"]["details"] == {"field": "name", "provided": name}
 
 
 async def test_every_field_of_a_wrong_type(client):

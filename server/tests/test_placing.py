@@ -167,8 +167,8 @@ async def test_the_same_key_places_one_call(client, number):
     [
         ({"to": "5551234"}, 400, "invalid_phone_number", "to"),
         ({"from": "12125551234"}, 400, "invalid_phone_number", "from"),
-        ({"from": "+12125550000"}, 404, "phone_not_found", None),
-        ({"from": "phone_none"}, 404, "phone_not_found", None),
+        ({"from": "+12125550000"}, 404, "phone_not_found", "from"),
+        ({"from": "phone_none"}, 404, "phone_not_found", "from"),
         ({"agent_id": "agent_none"}, 404, "agent_not_found", "agent_id"),
         ({"variables": {"bad name": "x"}}, 400, "invalid_parameter", None),
         ({"variables": {"name": 1}}, 400, "invalid_parameter", None),

@@ -127,6 +127,7 @@ async def test_names_are_unique_in_an_account_and_mode(client, api):
     assert (await make_trunk(client)).status_code == 201
     again = await make_trunk(client)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "trunk_name_exists")
+    assert again.json()["error"]["details"] == {"field": "name", "provided": "Carrier"}
     other = await api.client(await api.new_key())
     assert (await make_trunk(other)).status_code == 201
 

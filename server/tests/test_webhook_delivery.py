@@ -15,11 +15,13 @@ from standardwebhooks import Webhook
 from voxpria_server.auth.service import SANDBOX_ACCOUNT_ID, seed_sandbox
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.db import Database
+from voxpria_server.reference.openapi import document
 from voxpria_server.webhooks import courier, outbox, queries
 from voxpria_server.webhooks.courier import Courier
 from voxpria_server.webhooks.sender import Outcome, Sender
 
 from server.tests import receiver as receivers
+from server.tests.contract import schema_validator
 from server.tests.edge_client import Story, connect
 from server.tests.receiver import Receiver
 from server.tests.workers import WorkerProcess
@@ -133,6 +135,15 @@ async def test_a_test_event_goes_to_one_webhook_and_into_no_list(client, receive
     assert (await client.get("/v1/events")).json()["data"] == []
     bad = await client.post(f"/v1/webhooks/{webhook}/test", json={"event": "x"})
     assert bad.status_code == 400
+
+
+@pytest.mark.parametrize("event", sorted(document()["webhooks"]))
+async def test_a_test_event_has_all_that_a_real_one_has(client, receiver, event):
+    webhook = await subscribe(client, receiver.url)
+    await client.post(f"/v1/webhooks/{webhook}/test", json={"event": event})
+    (request,) = await receiver.wait_for(1)
+    body = document()["webhooks"][event]["post"]["requestBody"]["content"]["application/json"]
+    assert [error.message for error in schema_validator(body["schema"]).iter_errors(json.loads(request.body))] == []
 
 
 async def test_only_who_asked_for_it_is_told(api, client, receiver):

@@ -122,7 +122,9 @@ CODES: Mapping[str, Code] = {
         "Use a new key for another request; with `Retry-After`, ask again.",
         {"field": "Idempotency-Key", "provided": "8e03978e-40d5-43e8-bc93-6894a57f9324"},
     ),
-    "trunk_name_exists": Code(409, "Another trunk has this name.", "Choose another name.", {"field": "name"}),
+    "trunk_name_exists": Code(
+        409, "Another trunk has this name.", "Choose another name.", {"field": "name", "provided": "My carrier"}
+    ),
     "phone_number_exists": Code(
         409,
         "The number is imported already.",
@@ -390,7 +392,9 @@ def _invalid(problem: Mapping[str, Any]) -> ApiError:
         case "missing":
             return MissingFieldError(f"{field} is required.", field=field)
         case "json_invalid":
-            return InvalidParameterError("The body is not valid JSON.", field="body")
+            return InvalidParameterError(f"The body is not valid JSON: {problem['ctx']['error']}.", field="body")
+        case "model_attributes_type" | "model_type" if field == "body":
+            return InvalidParameterError("The body is a JSON object, sent as application/json.", field="body")
         case "extra_forbidden":
             return InvalidParameterError(f"{field} is not a known field.", field=field)
         case _:

@@ -10,6 +10,7 @@ from voxpria_server.kit.db import Row
 
 Engine = Literal["elevenlabs", "openai"]
 Short = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[Short, Field(pattern=r"\S")]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", description="BCP 47, as `en-US`.")]
 
 
@@ -30,14 +31,14 @@ class AgentFields(BaseModel):
 class AgentCreate(AgentFields):
     """Body of POST /agents."""
 
-    name: Short
+    name: Name
     engine: Engine
 
 
 class AgentUpdate(AgentFields):
     """Body of PATCH /agents/{id}."""
 
-    name: Short | None = None
+    name: Name | None = None
     engine: Engine | None = None
 
 

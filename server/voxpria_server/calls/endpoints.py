@@ -35,8 +35,10 @@ async def _filters(
     phone_number: Annotated[
         str | None, Query(min_length=1, max_length=64, description="A number of yours, as `%2B1…`.")
     ] = None,
-    direction: Literal["inbound", "outbound"] | None = None,
-    status: Status | None = None,
+    direction: Annotated[
+        Literal["inbound", "outbound"] | None, Query(description="Only calls to your numbers, or only calls from them.")
+    ] = None,
+    status: Annotated[Status | None, Query(description="Only calls in this state.")] = None,
     start_date: schemas.StartDate | None = None,
     end_date: schemas.EndDate | None = None,
 ) -> queries.Filters:

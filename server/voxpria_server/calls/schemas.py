@@ -34,21 +34,25 @@ def _start(value: str) -> datetime:
 
 
 def _end(value: str) -> datetime:
-    """Return the first moment that is not included: a bare date means the whole of that day."""
-    moment, is_day = _read(value)
+    """Return the first moment that is not included: all of the day or the second that `value` names is.
+
+    Times are shown to the second, so whoever asks up to a call's `started_at` means that call too.
+    """
+    moment, length = _read(value)
     try:
-        return moment + (timedelta(days=1) if is_day else timedelta(microseconds=1))
+        return moment + length
     except OverflowError:
         return moment
 
 
-def _read(value: str) -> tuple[datetime, bool]:
-    """Return the time that `value` begins at, UTC unless it says otherwise, and whether it is a whole day."""
+def _read(value: str) -> tuple[datetime, timedelta]:
+    """Return the time that `value` begins at, UTC unless it says otherwise, and how long what it names is."""
     try:
         day = date.fromisoformat(value)
     except ValueError:
-        return _moment(value), False
-    return datetime(day.year, day.month, day.day, tzinfo=UTC), True
+        moment = _moment(value)
+        return moment, timedelta(microseconds=1) if moment.microsecond else timedelta(seconds=1)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC), timedelta(days=1)
 
 
 def _moment(value: str) -> datetime:
@@ -68,7 +72,7 @@ StartDate = Annotated[
 EndDate = Annotated[
     datetime,
     BeforeValidator(_end),
-    WithJsonSchema(_DATE_OR_TIME | {"description": "ISO 8601 date, its whole day included, or time."}),
+    WithJsonSchema(_DATE_OR_TIME | {"description": "ISO 8601 date or time, that whole day or second included."}),
 ]
 
 

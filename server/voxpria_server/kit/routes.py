@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Iterator
 from functools import lru_cache
+from json import JSONDecodeError
 from typing import Any
 
 import pydantic_core
@@ -46,6 +47,7 @@ class Route(NamedRoute):
 
         async def handle_strictly(request: Request) -> Response:
             _refuse_unknown(request, known)
+            _refuse_nul(request)
             return await handle(request)
 
         return handle_strictly
@@ -55,11 +57,16 @@ class _StrictRequest(Request):
     """Reads JSON as RFC 8259 has it."""
 
     async def json(self) -> Any:  # noqa: ANN401  (whatever came)
-        """Return the body; raise RequestValidationError."""
-        try:
-            return pydantic_core.from_json(await self.body(), allow_inf_nan=False)
-        except ValueError:
-            raise _invalid("json_invalid", ("body",), "not valid JSON") from None
+        """Return the body; raise JSONDecodeError, which FastAPI takes for bad input."""
+        return read_json(await self.body())
+
+
+def read_json(body: bytes) -> Any:  # noqa: ANN401  (whatever came)
+    """Return what a body says; raise JSONDecodeError, with the cause, if it is not JSON as RFC 8259 has it."""
+    try:
+        return pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise JSONDecodeError(str(error), "", 0) from None
 
 
 def route_of(scope: Scope) -> str:
@@ -90,6 +97,15 @@ def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
     for name in request.query_params:
         if name not in known:
             raise _invalid("extra_forbidden", ("query", name[:100]), "not a known parameter")
+
+
+def _refuse_nul(request: Request) -> None:
+    """Refuse what the database can't keep, by its name. In a body it is refused by the database."""
+    if "\0" not in request.scope["path"] and b"%00" not in request.scope["query_string"]:
+        return
+    given = (("path", request.path_params), ("query", request.query_params))
+    for where, name in ((where, name) for where, values in given for name in values if "\0" in values[name]):
+        raise _invalid("value_error", (where, name), "holds a character that can't be kept (NUL)")
 
 
 def _query_names(dependant: Dependant) -> Iterator[str]:

@@ -6,8 +6,8 @@ of its own in which the number is added and the row's verdict kept, so that a cr
 
 import csv
 import io
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from json import JSONDecodeError
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from voxpria_server.kit import jobs
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.db import Row
 from voxpria_server.kit.ids import new_id
+from voxpria_server.kit.routes import read_json
 from voxpria_server.numbers import queries, service
 from voxpria_server.numbers.schemas import CSV_COLUMNS, BulkImport, BulkRow, NumberImport, Verdict
 
@@ -41,10 +42,9 @@ class LimitReachedError(Exception):
 def parse_json(body: bytes) -> BulkImport:
     """Return the batch in a JSON body; raise 400."""
     try:
-        content = json.loads(body, parse_constant=_refuse)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
-        raise InvalidParameterError("The body is not valid JSON.", field="body") from None
+        content = read_json(body)
+    except JSONDecodeError as error:
+        raise InvalidParameterError(f"The body is not valid JSON: {error.msg}.", field="body") from None
     try:
         return BulkImport.model_validate(content)
     except ValidationError as error:
@@ -165,11 +165,6 @@ def _parse(row: BulkRow) -> NumberImport:
 
 def _in_body(error: ValidationError) -> RequestValidationError:
     return RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()])
-
-
-def _refuse(constant: str) -> None:
-    """Refuse NaN and Infinity, which are no JSON (RFC 8259 section 6)."""
-    raise ValueError(constant)
 
 
 def _check_columns(names: Sequence[str]) -> None:

@@ -78,8 +78,8 @@ async def list_numbers(
     database: DatabasePart,
     page: Page,
     trunk_id: Annotated[str | None, Query(max_length=200, description="Only those on this trunk.")] = None,
-    status: schemas.Status | None = None,
-    engine: Engine | None = None,
+    status: Annotated[schemas.Status | None, Query(description="Only those in this state.")] = None,
+    engine: Annotated[Engine | None, Query(description="Only those that this engine answers.")] = None,
 ) -> Response:
     """List phone numbers, newest first."""
     filters = {"trunk_id": trunk_id, "status": status, "engine": engine}
@@ -109,7 +109,7 @@ BULK_MAX_BYTES = 16 << 20
 
 @router.post(
     "/bulk-import",
-    responses={202: {"model": schemas.BulkProgress}, **raises("trunk_not_found")},
+    responses={202: {"model": schemas.BulkProgress}},
     openapi_extra={"requestBody": schemas.BULK_REQUEST_BODY},
 )
 async def bulk_import(

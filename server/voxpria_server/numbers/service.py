@@ -1,7 +1,7 @@
 """The rules for phone numbers."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -71,8 +71,12 @@ async def get(conn: AsyncConnection, caller: Caller, number_id: str, *, lock: bo
 async def find_to_call_from(conn: AsyncConnection, caller: Caller, given: str) -> Row:
     """Return a number by its id or as it is dialled; raise 400 invalid_phone_number, 404 phone_not_found."""
     if given.startswith("phone_"):
-        return await get(conn, caller, given)
-    return _found(await queries.find_e164(conn, caller, check_e164(given, caller.mode, "from")))
+        row = await queries.find(conn, caller, given)
+    else:
+        row = await queries.find_e164(conn, caller, check_e164(given, caller.mode, "from"))
+    if row is None:
+        raise _not_found({"field": "from", "provided": given})
+    return row
 
 
 async def agent_trunk_of(conn: AsyncConnection, number: Row) -> Row | str:
@@ -297,5 +301,5 @@ def _found(row: Row | None) -> Row:
     return row
 
 
-def _not_found() -> NotFoundError:
-    return NotFoundError("There is no phone number with this id.", code="phone_not_found")
+def _not_found(details: Mapping[str, str] | None = None) -> NotFoundError:
+    return NotFoundError("There is no such phone number.", code="phone_not_found", details=details)

@@ -115,7 +115,7 @@ BY_NAME: Mapping[str, Any] = {
     "status_code": 200,
     "sip_code": 200,
     "sip_reason": "OK",
-    "end_cause": "bye",
+    "end_cause": "hangup",
     "ended_by": "caller",
     "caller_location": "Denver, CO",
     "call_quality": "excellent",

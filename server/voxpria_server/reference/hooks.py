@@ -1,6 +1,6 @@
 """What webhooks carry, as the OpenAPI document's `webhooks` section. A receiver answers; nothing here is served."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -28,6 +28,9 @@ class CallData(BaseModel):
     agent_id: str | None
     sip_code: int | None = Field(description="Final SIP code of the call's INVITE.")
     end_cause: str | None
+    metadata: dict[str, Any] = Field(
+        default={}, description="What the call was placed with; left out if nothing.", examples=[{"order": "42"}]
+    )
 
 
 class NumberData(BaseModel):

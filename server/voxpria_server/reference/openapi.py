@@ -256,8 +256,8 @@ def _complete(operation: Json, route: RouteContext, components: Json, examples: 
 def _complete_parameter(parameter: Json, examples: Examples) -> None:
     choices = [choice for choice in parameter["schema"].get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:  # no parameter can be sent as null
-        parameter["schema"] = {**parameter["schema"], **choices[0]}
         del parameter["schema"]["anyOf"]
+        parameter["schema"] |= choices[0]
     if "description" in parameter["schema"]:
         parameter["description"] = parameter["schema"].pop("description")
     if parameter["in"] == "path":

@@ -28,7 +28,10 @@ Parts = Annotated[service.Trunks, Depends(_parts)]
 
 @router.get("", response_model=Listing[schemas.TrunkListed])
 async def list_trunks(
-    caller: Reader, database: DatabasePart, page: Page, provider: schemas.ProviderName | None = None
+    caller: Reader,
+    database: DatabasePart,
+    page: Page,
+    provider: Annotated[schemas.ProviderName | None, Query(description="Only those of this provider.")] = None,
 ) -> Response:
     """List SIP trunks, newest first."""
     rows, total = await queries.list_page(database, caller, page, provider)

@@ -66,12 +66,6 @@ async def find(conn: AsyncConnection, caller: Caller, trunk_id: str, *, lock: bo
     return (await conn.execute(statement.with_for_update() if lock else statement)).one_or_none()
 
 
-async def of_provider(conn: AsyncConnection, caller: Caller, provider: str) -> list[Row]:
-    """Return the trunks of one provider, oldest first."""
-    statement = sa.select(trunks).where(_mine(caller), trunks.c.provider == provider).order_by(trunks.c.id)
-    return list(await conn.execute(statement))
-
-
 async def has_active_numbers(conn: AsyncConnection, trunk_id: str) -> bool:
     """Tell whether calls may be coming in through the trunk."""
     columns = phone_numbers.c

@@ -17,7 +17,7 @@ from voxpria_server.providers.doctor import Step
 from voxpria_server.providers.hosts import ELEVENLABS_SIP, OPENAI_SIP
 
 ProviderName = Literal["elevenlabs", "openai", "generic"]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _MAX_HOST_LENGTH = 253
 _MAX_ADDRESSES = 200
@@ -337,7 +337,9 @@ class Trunk(TrunkSummary):
     health: Health
     registrations: list[Registration]
     """One for each edge, where `config.register` asks for them."""
-    phone_numbers: list[NumberOnTrunk]
+    phone_numbers: Annotated[
+        list[NumberOnTrunk], Field(description="Newest first, at most 1000; list the numbers with `trunk_id` for more.")
+    ]
     provisioned_at: str | None
     webhook_url: str | None
     """Where OpenAI tells us of calls; null for other providers."""

@@ -91,7 +91,7 @@ async def create(parts: Trunks, caller: Caller, body: TrunkCreate) -> Row:
         await _check_failovers(conn, caller, config, trunk_id)
         row = await queries.add(conn, values)
     if row is None:
-        raise _name_exists()
+        raise _name_exists(body.name)
     return row
 
 
@@ -127,7 +127,7 @@ async def _store(
         values |= health.record(found, failures_before=0)
     changed = await queries.update(conn, row.id, values)
     if changed is None:
-        raise _name_exists()
+        raise _name_exists(values["name"])
     if is_changed and wanted.credentials.get("project_id") != project_id(sealer, row):
         await _leave_project(conn, row)
     if is_changed:
@@ -320,8 +320,7 @@ def _check_register(config: Mapping[str, Any], credentials: Mapping[str, str]) -
 
 def _refuse_if_rejected(found: sip.Verdict, credentials: Mapping[str, str]) -> None:
     if found.status == "auth_failed" and "username" in credentials:
-        message = f"The SIP server refuses these credentials: it {found.detail}."
-        raise InvalidCredentialsError(message, field="credentials")
+        raise InvalidCredentialsError(f"The SIP server {found.detail}.", field="credentials")
 
 
 def _as_it_is(sealer: Sealer, row: Row) -> _Wanted | None:
@@ -349,5 +348,6 @@ def _seal(sealer: Sealer, trunk_id: str, credentials: Mapping[str, str]) -> byte
     return sealer.seal(json.dumps(dict(credentials)).encode(), trunk_id)
 
 
-def _name_exists() -> ConflictError:
-    return ConflictError("A trunk of this name exists already.", code="trunk_name_exists", details={"field": "name"})
+def _name_exists(name: str) -> ConflictError:
+    details = {"field": "name", "provided": name}
+    return ConflictError("A trunk of this name exists already.", code="trunk_name_exists", details=details)

@@ -129,7 +129,10 @@ async def resend_delivery(caller: Writer, conn: Connection, webhook_id: str, del
 
 @router.get("/events", response_model=Listing[Event])
 async def list_events(
-    caller: Reader, database: DatabasePart, page: Page, type_: Annotated[EventType | None, Query(alias="type")] = None
+    caller: Reader,
+    database: DatabasePart,
+    page: Page,
+    type_: Annotated[EventType | None, Query(alias="type", description="Only events of this type.")] = None,
 ) -> Response:
     """List what happened in the last 30 days, newest first, whether or not a webhook was there to hear it."""
     since = (utc_now() - timedelta(days=EVENTS_KEPT_DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -33,13 +33,32 @@ _SAMPLE_CALL = {
     "status": "completed",
     "duration": 127,
     "recording_url": None,
+    "from": "+13035559876",
+    "to": "+15555551234",
+    "agent_id": "agent_00000000000000000000000000",
+    "sip_code": 200,
+    "end_cause": "hangup",
 }
 _SAMPLES: dict[EventType, dict[str, Any]] = {
-    "call.started": _SAMPLE_CALL | {"status": "in-progress", "duration": 0},
+    "call.started": _SAMPLE_CALL | {"status": "in-progress", "duration": 0, "sip_code": None, "end_cause": None},
     "call.ended": _SAMPLE_CALL,
-    "call.failed": _SAMPLE_CALL | {"status": "failed", "duration": 0},
-    "number.provisioned": {"phone_id": "phone_00000000000000000000000000", "phone_number": "+15555551234"},
-    "trunk.updated": {"trunk_id": "trunk_00000000000000000000000000", "name": "Sample trunk"},
+    "call.failed": _SAMPLE_CALL | {"status": "busy", "duration": 0, "sip_code": 486, "end_cause": "rejected"},
+    "number.provisioned": {
+        "phone_number_id": "phone_00000000000000000000000000",
+        "phone_number": "+15555551234",
+        "trunk_id": "trunk_00000000000000000000000000",
+        "engine": "elevenlabs",
+        "agent_id": "agent_00000000000000000000000000",
+        "status": "active",
+        "provisioned_at": "2024-01-20T16:30:00Z",
+    },
+    "trunk.updated": {
+        "trunk_id": "trunk_00000000000000000000000000",
+        "name": "Sample trunk",
+        "provider": "elevenlabs",
+        "status": "active",
+        "updated_at": "2024-01-20T15:00:00Z",
+    },
 }
 """What test events carry, beside `test: true`; nothing of it exists."""
 
