@@ -24,7 +24,7 @@ from voxpria_routing.edge_api import (
     TrunkReport,
 )
 from voxpria_routing.events import Batch, BatchResult, CallEvent
-from voxpria_routing.snapshot import Number, Snapshot, Trunk
+from voxpria_routing.snapshot import Limits, Number, Snapshot, Trunk
 from voxpria_routing.trace import Trace
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -70,12 +70,14 @@ class ControlPlaneStandIn:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    def publish(self, trunks: Iterable[Trunk], numbers: Iterable[Number]) -> int:
-        """Put new routes into force, and return their version."""
+    def publish(self, trunks: Iterable[Trunk], numbers: Iterable[Number], limits: Limits) -> int:
+        """Put new routes into force, with every account's limits, and return their version."""
         held: dict[str, tuple[Number, ...]] = {}
         for number in numbers:
             held[number.e164] = (*held.get(number.e164, ()), number)
-        routes = Snapshot(version=self.routes.version + 1, trunks={t.id: t for t in trunks}, numbers=held)
+        routes = Snapshot(
+            version=self.routes.version + 1, trunks={t.id: t for t in trunks}, numbers=held, default_limits=limits
+        )
         self.routes = routes
         self._loop.call_soon_threadsafe(self._changed.set)
         return routes.version

@@ -75,6 +75,10 @@ class RtpPeer:
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.bind((address, 0))
         self._socket.settimeout(0.1)
+        self.is_quiet = False
+        """True sends nothing, and stops our clock."""
+        self.loses_every = 0
+        """Of so many packets one never leaves; 0 loses none."""
         self.port = int(self._socket.getsockname()[1])
         self.key = os.urandom(_SUITES[suite][1]) if suite else b""
         self.heard = Heard()
@@ -134,6 +138,10 @@ class RtpPeer:
         ticks = int(self.codec.clock * _FRAME_SECONDS)
         number, next_at, event_left, event_clock, digit = 0, time.monotonic(), 0, 0, 0
         while not self._stop.is_set():
+            if self.is_quiet:
+                next_at = time.monotonic() + _FRAME_SECONDS
+                self._stop.wait(_FRAME_SECONDS)
+                continue
             if event_left == 0 and self._digits:
                 digit, event_left, event_clock = self._digits.pop(0), 7, clock
             if event_left:
@@ -145,8 +153,10 @@ class RtpPeer:
                 packets = [(self.codec.payload_type, clock, data) for data in encoder.frame(self.hertz, number)]
             for kind, timestamp, payload in packets:
                 data = struct.pack(">BBHII", 0x80, kind, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload
-                with contextlib.suppress(OSError):
-                    self._socket.sendto(outbound.protect(data) if outbound else data, remote)
+                data = outbound.protect(data) if outbound else data
+                if self.loses_every == 0 or sequence % self.loses_every:
+                    with contextlib.suppress(OSError):
+                        self._socket.sendto(data, remote)
                 sequence += 1
             number, clock, next_at = number + 1, clock + ticks, next_at + _FRAME_SECONDS
             time.sleep(max(0.0, next_at - time.monotonic()))

@@ -17,7 +17,7 @@ import pytest
 from certificates_of_tests import Authority
 from control_plane_stand_in import TOKEN, ControlPlaneStandIn
 from voxpria_routing.events import CallEvent, Ended, Invited
-from voxpria_routing.snapshot import Number, Trunk
+from voxpria_routing.snapshot import Limits, Number, Trunk
 
 from tests.ports import free_port
 
@@ -194,9 +194,9 @@ class RunningEdge:
             return (self.folder / f"{part}.log").read_text(errors="replace")
         return ""
 
-    def route(self, trunks: Iterable[Trunk], numbers: Iterable[Number]) -> None:
-        """Replace all routes, and wait until the agent has them in force."""
-        version = self.control_plane.publish(trunks, numbers)
+    def route(self, trunks: Iterable[Trunk], numbers: Iterable[Number], limits: Limits = Limits()) -> None:  # noqa: B008
+        """Replace all routes, and wait until the agent has them in force; `limits` are every account's."""
+        version = self.control_plane.publish(trunks, numbers, limits)
         until("the routes are in force", lambda: self.control_plane.applied_version == version)
 
     def calls(self, sip_call_id: str | None = None) -> list[Call]:

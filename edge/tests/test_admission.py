@@ -5,15 +5,18 @@ import contextlib
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import header, sipp
 from test_admission_units import answer
 from voxpria_edge.kamailio import Rpc
+from voxpria_routing.snapshot import Limits
 
 STRANGER = "127.0.0.9"
 
@@ -167,6 +170,52 @@ def test_a_trunk_takes_no_calls_faster_than_it_may(edge: RunningEdge, number: st
     assert codes == [None, "calls_too_fast"]
     assert carrier.final_code() == 503
     assert int(header(carrier.received[-1], "Retry-After")) >= 1
+
+
+@pytest.mark.parametrize("whose", ["trunk", "account"])
+@pytest.mark.parametrize("limit", ["calls", "rate"])
+def test_calls_that_come_at_once_find_room_for_as_many_as_may(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, whose: str, limit: str
+) -> None:
+    """Twenty calls in a tenth of a second; each is either answered or refused with the limit as its reason."""
+    room = 5
+    limits = {"max_concurrent_calls": room} if limit == "calls" else {"max_calls_per_second": room / 60}
+    let_in = room if limit == "calls" else 1  # a rate below one a second is one call in so many seconds
+    trunk = trunk_to(agent_port, id=f"trunk_{number[1:]}", account_id=f"acc_{number[1:]}")
+    if whose == "trunk":
+        trunk = msgspec.structs.replace(trunk, **limits)
+    edge.route([trunk], [number_on(trunk, number)], Limits(**limits) if whose == "account" else Limits())
+    with (
+        sipp("agent_answers", folder, address=AGENT, port=agent_port, calls=let_in) as agent,
+        sipp(
+            "carrier_takes_what_it_gets",
+            folder,
+            address=CARRIER,
+            to=(edge.address, edge.sip_port),
+            number=number,
+            calls=20,
+            extra=("-r", "200", "-d", "8000"),
+        ) as carrier,
+    ):
+        carrier.wait()
+        agent.wait()
+
+    def told() -> list[str | None] | None:
+        calls = [call for call in edge.calls() if call.invited.to == number and call.ended]
+        return [call.invited.refusal for call in calls] if len(calls) == 20 else None
+
+    refusal = "too_many_calls" if limit == "calls" else "calls_too_fast"
+    assert Counter(until("every call is told of", told)) == {None: let_in, refusal: 20 - let_in}
+    code = 486 if limit == "calls" else 503
+    refused = [m for m in carrier.received if m.startswith(f"SIP/2.0 {code}")]
+    assert len({header(message, "Call-ID") for message in refused}) == 20 - let_in
+    assert all(header(message, "Retry-After") for message in refused)
+    [sentence] = {
+        call.invited.explanation.summary.lower()
+        for call in edge.calls()
+        if call.invited.to == number and call.invited.refusal
+    }
+    assert f"{whose} " in sentence
 
 
 def test_scanners_are_not_answered(edge: RunningEdge, number: str) -> None:

@@ -57,6 +57,8 @@ def with_media(side: Sipp) -> list[str]:
         ("carrier_offers_late", "agent_offers", 1),
         ("carrier_refreshes_and_informs", "agent_takes_requests_within_the_call", 2),
         ("carrier_is_transferred", "agent_transfers", 1),
+        ("carrier_refuses_a_transfer", "agent_is_refused_a_transfer", 1),
+        ("carrier_fails_to_transfer", "agent_transfers", 1),
         ("carrier_gets_early_media", "agent_forks", 1),
     ],
 )
@@ -69,6 +71,14 @@ def test_both_sides_come_to_the_end_and_all_media_is_relayed(
     for side in (carrier, agent):
         assert len(with_media(side)) >= descriptions
         assert all(is_relayed(message, edge.media_address) for message in with_media(side)), side.messages
+
+
+def test_a_transfer_that_fails_is_told_to_who_asked_for_it(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    _, _, agent = called(edge, folder, number, agent_port, "carrier_fails_to_transfer", "agent_transfers")
+    [notified] = dict.fromkeys(body(m).strip() for m in agent.received if m.startswith("NOTIFY"))
+    assert notified == "SIP/2.0 486 Busy Here"
 
 
 def test_hold_and_resume_keep_their_direction(edge: RunningEdge, number: str, agent_port: int, folder: Path) -> None:

@@ -8,6 +8,9 @@ _TIMESTAMP_MODULO = 1 << 32
 _MAX_DROPOUT = 3000
 """A larger leap of the sequence number is a new start, not a loss (RFC 3550 appendix A.1)."""
 
+_LEAP_SECONDS = 1.0
+"""A packet later or earlier than this against its timestamp is no jitter: its sender's clock stood still, or leapt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -106,7 +109,7 @@ class Reception:
             self._seen = {kept for kept in self._seen if kept >= self._recent_floor}
 
     def _measure_jitter(self, transit: float) -> None:
-        if self._transit is not None:
+        if self._transit is not None and abs(transit - self._transit) < _LEAP_SECONDS * self._rate:
             self._jitter += (abs(transit - self._transit) - self._jitter) / 16
             self._jitter_sum += self._jitter
             self._jitter_samples += 1
