@@ -31,5 +31,6 @@ def test_packets_that_one_side_loses_lower_its_score_alone(edge: RunningEdge, nu
     delay_ms = quality.playout_delay_ms(found.agent.jitter_ms)
     score = quality.mean_opinion_score(quality.rating(found.agent.loss_percent, delay_ms))
     assert found.agent.mos == pytest.approx(score, abs=0.02)
-    assert found.agent.mos < 3.6 < 4 < found.caller.mos
+    assert found.agent.mos < 3.6
+    assert found.caller.mos > 4
     assert found.issues == ()
