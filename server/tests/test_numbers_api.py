@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from voxpria_routing.edge_api import Part, Status
 from voxpria_routing.table import Table
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.numbers import endpoints
+from voxpria_server.numbers import jobs as number_jobs
 from voxpria_server.numbers.service import count_calls
 from voxpria_server.routing import edges, version
 
@@ -166,6 +168,46 @@ async def test_an_elevenlabs_number_waits_for_its_provisioning(client, sandbox, 
     [(method, _, key, body)] = sandbox.requests
     assert (method, key, body["agent_id"]) == ("POST", "sandbox", "agent_theirs")
     assert body["inbound_trunk_config"]["credentials"] == {"username": "u", "password": "p"}
+
+
+async def until_no_job_provisions(database) -> None:
+    statement = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'numbers:provision'"
+    async with asyncio.timeout(90):
+        while True:
+            async with database.read() as conn:
+                if (await conn.exec_driver_sql(statement)).scalar_one() == 0:
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def until_reason(client, phone_id: str, status: str, words: str) -> None:
+    async with asyncio.timeout(90):
+        while True:
+            row = (await client.get(f"/v1/phone-numbers/{phone_id}")).json()
+            if row["status"] == status and words in (row["status_reason"] or ""):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_numbers_without_an_edge_wait_in_one_job_and_go_on_when_one_comes(api, client, sandbox, monkeypatch):
+    monkeypatch.setattr(number_jobs, "_EDGE_WAIT_SECONDS", 0.5)
+    trunk_id = await make_trunk(client)
+    numbers = [(await import_number(client, trunk_id, f"+1555555010{n}")).json()["id"] for n in range(5)]
+    for phone_id in numbers:
+        await until_reason(client, phone_id, "provisioning", "waiting for the edge")
+    await until_no_job_provisions(api.database)
+    asked = len(sandbox.requests)
+    monkeypatch.setattr(number_jobs, "_NO_EDGE", timedelta(0))
+    monkeypatch.setattr(number_jobs, "_NO_EDGE_PAUSE_SECONDS", 0.1)
+    for phone_id in numbers:
+        await until_reason(client, phone_id, "inactive", "no edge has taken its route")
+    assert len(sandbox.requests) == asked  # the provider is not asked again for what it has done
+    answer = await client.post(f"/v1/phone-numbers/{numbers[0]}/provision")
+    assert answer.status_code == 202 or "no edge has taken" in answer.json()["error"]["details"]["reason"]
+    async with an_edge(api.database):
+        for phone_id in numbers:
+            await until(client, phone_id, "active")
+            assert (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["status_reason"] is None
 
 
 async def test_a_refusal_is_an_error_with_the_providers_reason(client, sandbox, edge):

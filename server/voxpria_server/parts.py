@@ -80,6 +80,7 @@ def create_parts(settings: Settings) -> Parts:
         "traces": TraceStore(store),
         "recording_links": load_links(settings.master_key_file, settings.public_url, settings.recording_link_seconds),
         "webhook_sender": Sender(allow_private=settings.private_webhooks_are_allowed),
+        "has_edge": partial(edges.is_any_there, database),
         "wait_until_live": partial(edges.wait_until_live, database),
     }
 

@@ -30,6 +30,10 @@ _log = get_logger(__name__)
 _RETRY = Retry((1, 3, 8, 20, 45))
 _EDGE_WAIT_SECONDS = 10.0
 _EDGE_PAUSE_SECONDS = 2.0
+_NO_EDGE = timedelta(minutes=5)
+"""How long a number is `provisioning` for want of an edge; `inactive` after it, until one comes."""
+_NO_EDGE_PAUSE_SECONDS = 15.0
+_RESUMED_AT_ONCE = 500
 _IMPORTS_KEPT_DAYS = 30
 
 
@@ -68,10 +72,36 @@ async def provision(context: JobContext, number_id: str) -> None:
         raise
     await _change(database, number_id, {"is_routed": True, "provider_number_id": provider_number_id})
     _log.info("number routed, asking the edges", number_id=number_id)
-    if await parts["wait_until_live"](_EDGE_WAIT_SECONDS):
+    if await parts["has_edge"]() and await parts["wait_until_live"](_EDGE_WAIT_SECONDS):
         await _activate(database, number_id, work)
     else:
-        await _wait_on(database, number_id)
+        await _await_edges(database, number_id)
+
+
+@blueprint.task(
+    name=service.AWAIT_EDGES_TASK,
+    queue=service.PROVISION_QUEUE,
+    pass_context=True,
+    lock=service.AWAIT_EDGES_TASK,
+    retry=Retry((1, 5, 15), forever=True),
+)
+async def await_edges(context: JobContext) -> None:
+    """Wait, for all numbers that do, until the edges have what was routed; then go on with their provisioning."""
+    parts = context.additional_context
+    database: Database = parts["database"]
+    is_live = await parts["wait_until_live"](_EDGE_WAIT_SECONDS)
+    async with database.transaction() as conn:
+        if is_live:
+            for number_id in await queries.resume_of_job(conn, _RESUMED_AT_ONCE):
+                await service.start_provisioning(conn, number_id)
+        else:
+            reason = "no edge has taken its route; it goes on by itself as soon as one does"
+            given_up = await queries.give_up_of_job(conn, utc_now() - _NO_EDGE, reason, _RESUMED_AT_ONCE)
+            _log.warning("no edge takes the routes of numbers", given_up=given_up)
+        if (since := await queries.edge_awaited_since_of_job(conn)) is not None:
+            is_long = utc_now() - since > _NO_EDGE
+            pause = 0.0 if is_live else _NO_EDGE_PAUSE_SECONDS if is_long else _EDGE_PAUSE_SECONDS
+            await service.await_edges(conn, delay_seconds=pause)
 
 
 @blueprint.task(
@@ -181,6 +211,7 @@ async def _activate(database: Database, number_id: str, work: _Work) -> None:
             "status": "active",
             "status_reason": None,
             "needs_reprovision": is_outdated,
+            "edge_awaited_since": None,
             "provisioned_at": utc_now(),
         }
         row = await queries.change_of_job(conn, number_id, values)
@@ -190,16 +221,22 @@ async def _activate(database: Database, number_id: str, work: _Work) -> None:
 
 async def _fail(database: Database, number_id: str, reason: str) -> None:
     _log.info("number not provisioned", number_id=number_id, reason=reason)
-    values = {"status": "inactive", "status_reason": reason, "is_routed": False, "needs_reprovision": False}
+    values = {
+        "status": "inactive",
+        "status_reason": reason,
+        "is_routed": False,
+        "needs_reprovision": False,
+        "edge_awaited_since": None,
+    }
     await _change(database, number_id, values)
 
 
-async def _wait_on(database: Database, number_id: str) -> None:
-    """No edge has the route yet: say so, and look again in a while."""
+async def _await_edges(database: Database, number_id: str) -> None:
+    """Say that the edges have not got the route yet; one job waits for them, for all numbers that do."""
+    values = {"status_reason": "waiting for the edge to take the route", "edge_awaited_since": utc_now()}
     async with database.transaction() as conn:
-        reason = "waiting for the edge to take the route"
-        if await queries.change_of_job(conn, number_id, {"status_reason": reason}) is not None:
-            await service.start_provisioning(conn, number_id, delay_seconds=_EDGE_PAUSE_SECONDS)
+        if await queries.change_of_job(conn, number_id, values) is not None:
+            await service.await_edges(conn, delay_seconds=0)
 
 
 async def _change(database: Database, number_id: str, values: Mapping[str, Any]) -> None:

@@ -173,6 +173,50 @@ async def change_of_job(conn: AsyncConnection, number_id: str, values: Mapping[s
     return row
 
 
+async def resume_of_job(conn: AsyncConnection, limit: int) -> list[str]:
+    """Take numbers from among those that wait for an edge, the longest waiting first; return their ids."""
+    waiting = (
+        sa.select(_number.id)
+        .where(_number.edge_awaited_since.is_not(None))
+        .order_by(_number.edge_awaited_since)
+        .limit(limit)
+        .with_for_update()
+    )
+    statement = (
+        sa.update(phone_numbers)
+        .where(_number.id.in_(waiting))
+        .values(
+            status=sa.case((_number.status == "active", "active"), else_="provisioning"),
+            edge_awaited_since=None,
+            updated_at=sa.func.now(),
+        )
+        .returning(_number.id)
+    )
+    return [row.id for row in await conn.execute(statement)]
+
+
+async def give_up_of_job(conn: AsyncConnection, before: datetime, reason: str, limit: int) -> int:
+    """Call numbers inactive that have waited for an edge since before that time; return how many. They wait on."""
+    overdue = (
+        sa.select(_number.id)
+        .where(_number.edge_awaited_since < before, _number.status == "provisioning")
+        .order_by(_number.edge_awaited_since)
+        .limit(limit)
+        .with_for_update()
+    )
+    values = {"status": "inactive", "status_reason": reason, "updated_at": sa.func.now()}
+    statement = sa.update(phone_numbers).where(_number.id.in_(overdue)).values(**values).returning(_number.id)
+    count = len((await conn.execute(statement)).all())
+    await conn.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
+    return count
+
+
+async def edge_awaited_since_of_job(conn: AsyncConnection) -> datetime | None:
+    """Return since when the last number that waits for an edge does; None if none does."""
+    since: datetime | None = (await conn.execute(sa.select(sa.func.max(_number.edge_awaited_since)))).scalar_one()
+    return since
+
+
 async def trunk_of_job(conn: AsyncConnection, account_id: str, mode: str, trunk_id: str) -> Row | None:
     """Return a trunk of the number's account."""
     statement = sa.select(trunks).where(

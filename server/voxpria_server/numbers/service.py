@@ -22,6 +22,7 @@ from voxpria_server.numbers.schemas import Config, NumberImport, NumberUpdate
 from voxpria_server.trunks import queries as trunk_queries
 
 PROVISION_TASK = "numbers:provision"
+AWAIT_EDGES_TASK = "numbers:await-edges"
 PROVISION_QUEUE = "provisioning"
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -169,6 +170,19 @@ async def start_provisioning(conn: AsyncConnection, number_id: str, *, delay_sec
         queue=PROVISION_QUEUE,
         lock=number_id,
         queueing_lock=number_id,
+        delay_seconds=delay_seconds,
+    )
+
+
+async def await_edges(conn: AsyncConnection, *, delay_seconds: float) -> None:
+    """Defer the one job that waits for the edges, for all numbers that do, unless it is to run anyway."""
+    await jobs.defer(
+        conn,
+        AWAIT_EDGES_TASK,
+        {},
+        queue=PROVISION_QUEUE,
+        lock=AWAIT_EDGES_TASK,
+        queueing_lock=AWAIT_EDGES_TASK,
         delay_seconds=delay_seconds,
     )
 

@@ -38,6 +38,12 @@ async def fresh(conn: AsyncConnection) -> list[Row]:
     return list(await conn.execute(sa.select(edges).where(edges.c.seen_at > since).order_by(edges.c.id)))
 
 
+async def is_any_there(database: Database) -> bool:
+    """Tell whether an edge was heard of in the last 10 s."""
+    async with database.read() as conn:
+        return bool(await fresh(conn))
+
+
 async def wait_until_applied(database: Database, wanted: int, timeout_seconds: float) -> bool:
     """Wait until every fresh edge, and at least one, has applied version `wanted`; False when time is up."""
     deadline = asyncio.get_running_loop().time() + timeout_seconds
