@@ -210,6 +210,49 @@ async def test_fifty_at_once_on_two_processes_make_one(two_processes, database):
 
 
 @pytest.mark.timeout(1200)
+async def test_who_waits_for_another_process_holds_up_nobody(settings, database_url, database):
+    """Four keys are under way at one process, and asked for again at another that has four connections for such."""
+    pool = {"VOXPRIA_DATABASE_POOL_SIZE": "2"}
+    first = Process(settings, database_url, **pool)
+    other = Process(settings, database_url, http_port=free_ports(1)[0], **pool)
+    keys = [f"k{n}" for n in range(4)]
+    try:
+        for process in (first, other):
+            await asyncio.to_thread(process.until, "/v1/agents", 200)
+        async with httpx2.AsyncClient(headers=HEADERS, timeout=60) as http:
+            async with database.transaction() as holder:
+                await holder.execute(sa.text("LOCK TABLE agents IN SHARE MODE"))  # who makes an agent, waits
+                asked = [asyncio.create_task(post(http, f"{first.url}/v1/agents", AGENT, key=key)) for key in keys]
+                await until_blocked(database, len(keys))
+                more = [
+                    asyncio.create_task(post(http, f"{other.url}/v1/agents", AGENT, key=key))
+                    for key in keys
+                    for _ in range(12)
+                ]
+                for n in range(8):
+                    answer = await post(http, f"{other.url}/v1/sip/trunks", TRUNK | {"name": f"T{n}"}, key=f"t{n}")
+                    assert answer.status_code == 201, answer.text
+            await asyncio.gather(*asked, *more)
+            for key in keys:  # on a slow machine some were told to ask again
+                answer = await post(http, f"{other.url}/v1/agents", AGENT, key=key)
+                assert answer.status_code == 201, answer.text
+        assert await count(database, "agents") == len(keys)
+    finally:
+        for process in (first, other):
+            process.end(signal.SIGKILL)
+
+
+async def until_blocked(database: Database, many: int) -> None:
+    statement = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(120):
+        while True:
+            async with database.read() as conn:
+                if (await conn.execute(sa.text(statement))).scalar_one() == many:
+                    return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.timeout(1200)
 async def test_kill_9_between_deed_and_record_leaves_both_or_neither(settings, database_url, database):
     """A client that asks again with the same keys, as it must, ends with each thing made once."""
     keys: set[str] = set()

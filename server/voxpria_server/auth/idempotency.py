@@ -1,9 +1,9 @@
 """`Idempotency-Key`: the first answer to a POST is kept, and given to whoever sends the same again.
 
 The key's row is inserted in the request's transaction, before the work, and the answer is written into it after: so
-work, answer and row are there together or not at all, also when the process is killed between any two of them. Another
-request of the same key, on whichever process, waits at the row until the first one's transaction ends; within one
-process they queue up before that, so that waiting takes no connection.
+work, answer and row are there together or not at all, also when the process is killed between any two of them. Other
+requests of the same key wait until the first one's transaction ends: within one process they queue up, and the first of
+another process looks again and again. Neither holds a connection while it waits.
 
 What can't be one transaction: a POST that waits for durable work (`provision`, `reprovision-all`) commits its request
 first. Killed after that, it has no kept answer, and the same key asks for the work again; which finds it done or under
@@ -12,6 +12,7 @@ way, as that work is safe to ask for twice.
 
 import asyncio
 import hashlib
+import random
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from starlette.types import Message, Receive
 
 from voxpria_server import errors
 from voxpria_server.auth import queries
-from voxpria_server.auth.queries import Claim
+from voxpria_server.auth.queries import Claim, ClaimedElsewhereError
 from voxpria_server.auth.service import Caller
 from voxpria_server.errors import ApiError, ConflictError, InvalidParameterError
 from voxpria_server.kit.db import WAIT_SECONDS, Database, is_lock_timeout
@@ -44,6 +45,8 @@ KEPT_HOURS = 24
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _EXPECTED = (ApiError, HTTPException, RequestValidationError)
 _RETRY_AFTER_SECONDS = 2
+_PAUSE_SECONDS = 0.02
+_MAX_PAUSE_SECONDS = 0.25
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -87,7 +90,21 @@ async def answer_once(request: Request, caller: Caller, handler: Handler) -> Res
     claim = _claim(request, caller, body)
     turns: Turns = request.app.state.turns
     async with turns.take(claim.name, WAIT_SECONDS):
-        return await _answer(Request(request.scope, _once_more(body)), claim, handler)
+        return await _answer_in_time(request, body, claim, handler)
+
+
+async def _answer_in_time(request: Request, body: bytes, claim: Claim, handler: Handler) -> Response:
+    """Return the answer as soon as no other process has the key."""
+    clock = asyncio.get_running_loop().time
+    deadline, pause = clock() + WAIT_SECONDS, _PAUSE_SECONDS
+    while True:
+        try:
+            return await _answer(Request(request.scope, _once_more(body)), claim, handler)
+        except ClaimedElsewhereError:
+            if clock() > deadline:
+                raise _under_way() from None
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+        pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 
 
 async def _answer(request: Request, claim: Claim, handler: Handler) -> Response:
