@@ -2,7 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +12,8 @@ from voxpria_routing.edge_api import Command, Commands, CommandsWanted, OpenCall
 from voxpria_routing.events import Batch, BatchResult
 from voxpria_routing.snapshot import Delta, Reader, Snapshot
 from voxpria_routing.trace import Trace
+
+from voxpria_edge.tracing import Traces
 
 _WAIT_SECONDS = 20
 _SNAPSHOT_SECONDS = 600
@@ -37,8 +40,9 @@ class ControlPlaneError(Exception):
 class ControlPlane:
     """A client of the edge API. Every request has a deadline."""
 
-    def __init__(self, url: str, token: str, edge_id: str) -> None:
-        self._edge_id = edge_id
+    def __init__(self, url: str, token: str, edge_id: str, traces: Traces | None = None) -> None:
+        """`traces`: where requests about calls are traced, if they are."""
+        self._edge_id, self._traces = edge_id, traces
         self._session = aiohttp.ClientSession(
             url, headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=15, connect=3)
         )
@@ -81,7 +85,8 @@ class ControlPlane:
 
     async def report(self, batch: Batch) -> BatchResult:
         """Send events; return which of them are refused for good."""
-        body = await self._ask("POST", "/edge/v1/events", body=msgspec.json.encode(batch))
+        call_ids = dict.fromkeys(event.call_id for event in batch.events)
+        body = await self._ask("POST", "/edge/v1/events", body=msgspec.json.encode(batch), about=call_ids)
         try:
             return msgspec.json.decode(body, type=BatchResult)
         except msgspec.MsgspecError as error:
@@ -100,7 +105,8 @@ class ControlPlane:
     async def take(self, call_id: str) -> bool:
         """Take a call that is to be placed; False if it is another edge's, or over."""
         try:
-            await self._ask("POST", f"/edge/v1/calls/{call_id}/take", parameters={"edge_id": self._edge_id})
+            path, parameters = f"/edge/v1/calls/{call_id}/take", {"edge_id": self._edge_id}
+            await self._ask("POST", path, parameters=parameters, about=(call_id,))
         except ControlPlaneError as error:
             if error.status in (404, 409):
                 return False
@@ -116,15 +122,17 @@ class ControlPlane:
         with file.open("rb") as body:
             path = f"/edge/v1/calls/{call_id}/recording"
             timeout = aiohttp.ClientTimeout(total=300, connect=3, sock_read=30)
+            parameters = {"edge_id": self._edge_id}
             await self._ask(
-                "PUT", path, body=body, parameters={"edge_id": self._edge_id}, kind="audio/mpeg", timeout=timeout
+                "PUT", path, body=body, parameters=parameters, kind="audio/mpeg", timeout=timeout, about=(call_id,)
             )
 
     async def hand_over_trace(self, trace: Trace) -> None:
         """Upload the SIP messages of a call; a later one replaces an earlier."""
         body = await asyncio.to_thread(lambda: gzip.compress(msgspec.json.encode(trace), 6))
         path = f"/edge/v1/calls/{trace.call_id}/trace"
-        await self._ask("PUT", path, body=body, parameters={"edge_id": self._edge_id}, kind="application/gzip")
+        parameters, about = {"edge_id": self._edge_id}, (trace.call_id,)
+        await self._ask("PUT", path, body=body, parameters=parameters, kind="application/gzip", about=about)
 
     async def _ask(
         self,
@@ -135,12 +143,18 @@ class ControlPlane:
         parameters: Mapping[str, str] | None = None,
         kind: str = "application/json",
         timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  (aiohttp's own)
+        about: Collection[str] = (),
     ) -> bytes:
+        """Ask; `about` are the ids of the calls that it is about."""
         headers = {"Content-Type": kind} if body is not None else {}
+        timeout = timeout or self._session.timeout
         try:
-            async with self._session.request(
-                method, path, data=body, params=parameters, headers=headers, timeout=timeout or self._session.timeout
-            ) as answer:
+            async with (
+                self._traced(method, path, about, headers),
+                self._session.request(
+                    method, path, data=body, params=parameters, headers=headers, timeout=timeout
+                ) as answer,
+            ):
                 content = await answer.content.read(_LONGEST_ANSWER_BYTES)
                 if answer.status == 304:
                     return b""
@@ -149,6 +163,19 @@ class ControlPlane:
                 return content
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ControlPlaneError(f"{path}: {type(error).__name__}") from error
+
+    @asynccontextmanager
+    async def _traced(
+        self, method: str, path: str, about: Collection[str], headers: dict[str, str]
+    ) -> AsyncIterator[None]:
+        """Trace a request about calls, where anything is traced, and say so in its headers."""
+        if self._traces is None or not about:
+            yield
+            return
+        route = path.replace(next(iter(about)), "{call_id}")
+        with self._traces.request(f"{method} {route}", about) as traceparent:
+            headers |= traceparent
+            yield
 
 
 async def _read(content: aiohttp.StreamReader) -> Snapshot:

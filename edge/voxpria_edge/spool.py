@@ -54,6 +54,8 @@ class Spool:
         self.grown = asyncio.Event()
         """Set whenever there is something to report."""
         self.unsent = 0
+        self.on_kept: Callable[[Sequence[CallEvent]], None] | None = None
+        """Hears events once they are on disk."""
 
     async def open(self) -> list[Call]:
         """Open or make the file; return the calls that are not done with."""
@@ -87,9 +89,11 @@ class Spool:
         self.unsent += added
         if added:
             self.grown.set()
-        for _, done in batch:
+        for change, done in batch:
             if not done.cancelled():
                 done.set_result(None)
+            if self.on_kept is not None and change.events:
+                self.on_kept(change.events)
 
     async def commit(self, change: Change) -> None:
         """Remember the change; returns when it is on disk. Raises sqlite3.Error when it can't be."""

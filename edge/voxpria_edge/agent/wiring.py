@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from voxpria_edge import logs
+from voxpria_edge import logs, tracing
 from voxpria_edge.admission import Admission
 from voxpria_edge.allowed import Allowed
 from voxpria_edge.bridge import Bridges
@@ -39,6 +39,7 @@ from voxpria_edge.status import StatusReporter
 from voxpria_edge.tls import Examiner
 from voxpria_edge.trace import Tracer
 from voxpria_edge.trace.hep import Address
+from voxpria_edge.tracing import CallSpans
 from voxpria_edge.trunk_news import tell_of_trunks
 from voxpria_edge.watch import Watch
 
@@ -49,9 +50,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run the agent until `stop` is set."""
     edge_id, token = _identity(settings), settings.edge_token_file.read_text().strip()
     async with AsyncExitStack() as stack:
-        control_plane = ControlPlane(settings.api_url, token, edge_id)
-        stack.push_async_callback(control_plane.close)
         spool = Spool(settings.folder / "spool.sqlite")
+        traces = tracing.set_up()
+        if traces is not None:
+            stack.push_async_callback(traces.close)
+            spool.on_kept = CallSpans(traces).take
+        control_plane = ControlPlane(settings.api_url, token, edge_id, traces)
+        stack.push_async_callback(control_plane.close)
         rtpengine = Rtpengine(settings.control_address, settings.sip_port)
         await rtpengine.open()
         stack.callback(rtpengine.close)

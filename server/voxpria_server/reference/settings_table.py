@@ -21,10 +21,10 @@ Environment variables, read once at the start. What `./run` starts gets all of t
 
 _TAIL = """## Traces
 
-API and workers send OpenTelemetry traces where the standard variables say so, as OTLP over HTTP with protobuf, and only
-then: `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`), `OTEL_EXPORTER_OTLP_HEADERS`,
-`OTEL_SERVICE_NAME` (default: `voxpria-api`, `voxpria-worker`), `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`,
-`OTEL_BSP_MAX_QUEUE_SIZE` and the SDK's others. `OTEL_SDK_DISABLED=true` turns them off.
+API, workers and edges send OpenTelemetry traces where the standard variables say so, as OTLP over HTTP with protobuf,
+and only then: `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`), `OTEL_EXPORTER_OTLP_HEADERS`,
+`OTEL_SERVICE_NAME` (default: `voxpria-api`, `voxpria-worker`, `voxpria-edge`), `OTEL_RESOURCE_ATTRIBUTES`,
+`OTEL_TRACES_SAMPLER`, `OTEL_BSP_MAX_QUEUE_SIZE` and the SDK's others. `OTEL_SDK_DISABLED=true` turns them off.
 """
 
 
