@@ -11,7 +11,8 @@ from dns_tool import ADDRESS, ZONE, DnsServer, dns_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import Call, RunningEdge
 from sipp_tool import Sipp, body, header, sipp
-from voxpria_edge.resolve import ResolutionError, addresses
+from voxpria_edge.resolve import addresses
+from voxpria_routing.locate import ResolutionError
 from voxpria_routing.snapshot import Trunk
 
 from tests.ports import free_port
@@ -131,6 +132,8 @@ async def test_the_agent_looks_where_kamailio_does(names: DnsServer, monkeypatch
     )
     assert [port for _, port in await addresses(named("two", "tcp"), is_guarded=False)] == [5080, 5081]
     assert [port for _, port in await addresses(named("naptr"), is_guarded=False)] == [5090]
+    with pytest.raises(ResolutionError, match="no address"):  # another transport's service is not the trunk's
+        await addresses(named("naptr", "tcp"), is_guarded=False)
     with pytest.raises(ResolutionError, match="private, local or reserved"):
         await addresses(named("naptr"), is_guarded=True)
 

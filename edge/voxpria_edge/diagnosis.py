@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 
 from voxpria_routing.hosts import split
+from voxpria_routing.locate import Address, ResolutionError
 from voxpria_routing.snapshot import Trunk
 
-from voxpria_edge.resolve import Address, Guard, ResolutionError, addresses
+from voxpria_edge.resolve import Guard, addresses
 from voxpria_edge.tls import Examiner, TlsServer
 
 _SECONDS = 4.0

@@ -10,11 +10,12 @@ import msgspec
 from voxpria_routing import challenges
 from voxpria_routing.decide import next_hop_uri, server_uri
 from voxpria_routing.hosts import host_port
+from voxpria_routing.locate import ResolutionError
 from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge import messages
 from voxpria_edge.kamailio import Evapi
-from voxpria_edge.resolve import Guard, ResolutionError, addresses
+from voxpria_edge.resolve import Guard, addresses
 
 Method = Literal["OPTIONS", "REGISTER"]
 

@@ -14,7 +14,7 @@ from voxpria_routing import digest as digests
 from voxpria_routing import explain, media
 from voxpria_routing.dialled import Reading, clean, readings
 from voxpria_routing.digest import Digest
-from voxpria_routing.hosts import bracketed
+from voxpria_routing.hosts import bracketed, has_service
 from voxpria_routing.load import IDLE, Full, Load, full, server_key
 from voxpria_routing.media import Offered
 from voxpria_routing.snapshot import Number, Transport, Trunk
@@ -587,7 +587,6 @@ class _Judge:
 
 
 _LIMITS = {"calls": "concurrent_calls", "rate": "calls_per_second"}
-_DEFAULT_PORTS: dict[Transport, int] = {"udp": 5060, "tcp": 5060, "tls": 5061}
 _USER = "-_.!~*'()&=+$,;?/"
 """What may stand unescaped in the user part of a SIP URI (RFC 3261 section 25.1), besides letters and digits."""
 
@@ -596,14 +595,9 @@ def _same_owner(one: Trunk, other: Trunk) -> bool:
     return (one.account_id, one.mode) == (other.account_id, other.mode)
 
 
-def has_srv(target: Trunk) -> bool:
-    """Tell whether the server is sought by SRV records: a name, without a port of its own (RFC 3263 section 4.2)."""
-    is_a_name = not target.server.replace(".", "").isdigit() and ":" not in target.server
-    return is_a_name and target.next_hop is None and target.port == _DEFAULT_PORTS[target.transport]
-
-
 def _port(target: Trunk) -> str:
-    return "" if has_srv(target) else f":{target.port}"
+    is_sought = target.next_hop is None and has_service(target.server, target.port, target.transport)
+    return "" if is_sought else f":{target.port}"
 
 
 def _parameter(transport: Transport) -> str:

@@ -30,7 +30,7 @@ def with_sdp(server: SipServer) -> SipServer:
     return server
 
 
-async def serve_stream(server: SipServer, context=None) -> asyncio.Server:
+async def serve_stream(server: SipServer, context=None, address: str = ADDRESS) -> asyncio.Server:
     async def serve(reader, writer):
         try:
             while data := await reader.readuntil(b"\r\n\r\n"):
@@ -38,17 +38,17 @@ async def serve_stream(server: SipServer, context=None) -> asyncio.Server:
         except (asyncio.IncompleteReadError, OSError):
             writer.close()
 
-    return await asyncio.start_server(serve, ADDRESS, 0, ssl=context)
+    return await asyncio.start_server(serve, address, 0, ssl=context)
 
 
 def port_of(listener: asyncio.Server) -> int:
     return listener.sockets[0].getsockname()[1]
 
 
-async def examine(port: int, transport="udp", *, codecs=(), answers=True, resolver=None, **changes):
+async def examine(port: int, transport="udp", *, codecs=(), answers=True, **changes):
     fields = {"username": "test_user", "password": "test_pass", "next_hop": (ADDRESS, port), "host": HOST} | changes
     server = sip.Server(port=port, transport=transport, **fields)
-    steps = await doctor.examine(doctor.Examination(server, answers, codecs), resolver)
+    steps = await doctor.examine(doctor.Examination(server, answers, codecs))
     assert [step.name for step in steps] == ["dns", "tcp", "tls", "options", "digest", "codecs"]
     assert all(step.mend for step in steps if step.status == "failed")
     return {step.name: step for step in steps}
@@ -147,10 +147,8 @@ async def test_a_provider_that_answers_no_options_is_not_called_down():
 class DnsServer(asyncio.DatagramProtocol):
     """Answers from a few records."""
 
-    RECORDS = (
-        ("nothing.invalid.", "NAPTR", '10 50 "s" "SIPS+D2T" "" _sips._tcp.nothing.invalid.'),
-        ("_sips._tcp.nothing.invalid.", "SRV", "10 60 5061 edge1.example.net."),
-    )
+    def __init__(self) -> None:
+        self.records: list[tuple[str, str, str]] = []
 
     def connection_made(self, transport) -> None:
         self._transport = transport
@@ -158,23 +156,69 @@ class DnsServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr) -> None:
         response = dns.message.make_response(dns.message.from_wire(data))
         question = response.question[0]
-        for name, kind, text in self.RECORDS:
+        for name, kind, text in self.records:
             if (question.name.to_text(), dns.rdatatype.to_text(question.rdtype)) == (name, kind):
                 response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, text))
         self._transport.sendto(response.to_wire(), addr)
 
 
-async def test_a_name_with_services_but_no_address_says_where_to_go():
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(DnsServer, local_addr=(ADDRESS, 0))
+@pytest.fixture
+async def names(monkeypatch):
+    """A name server that is asked for SRV and NAPTR records; addresses are the machine's to find."""
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(DnsServer, local_addr=(ADDRESS, 0))
     resolver = dns.asyncresolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = [ADDRESS], transport.get_extra_info("sockname")[1]
-    steps = await examine(5061, "tls", host="nothing.invalid", next_hop=None, resolver=resolver)
-    assert statuses(steps) == ["failed", *["skipped"] * 5]
-    assert "edge1.example.net" in steps["dns"].detail
-    assert "NAPTR" in steps["dns"].detail
-    assert "those targets" in steps["dns"].mend
+    monkeypatch.setattr(dns.asyncresolver, "default_resolver", resolver)
+    yield server
     transport.close()
+
+
+async def test_a_name_with_services_but_no_address_says_where_to_go(names):
+    names.records = [
+        ("nothing.invalid.", "NAPTR", '10 50 "s" "SIPS+D2T" "" _sips._tcp.nothing.invalid.'),
+        ("_sips._tcp.nothing.invalid.", "SRV", "10 60 5061 edge1.invalid."),
+    ]
+    steps = await examine(5061, "tls", host="nothing.invalid", next_hop=None)
+    assert statuses(steps) == ["failed", *["skipped"] * 5]
+    assert "edge1.invalid" in steps["dns"].detail
+    assert "NAPTR" in steps["dns"].detail
+    assert "targets of its SRV records" in steps["dns"].mend
+    steps = await examine(5070, "tls", host="nothing.invalid", next_hop=None)
+    assert "edge1.invalid" in steps["dns"].detail
+    assert "config.port" in steps["dns"].mend
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+async def test_a_server_is_sought_by_its_srv_records_as_calls_seek_it(names, tmp_path, transport):
+    server = with_sdp(SipServer())
+    fields = {"host": "localhost.localdomain", "next_hop": None, "may_be_private": True}
+    if transport == "udp":
+        listener, port = await serve_udp(server, "127.0.0.1")
+    else:
+        context = certificates.server_context(tmp_path, "127.0.0.1") if transport == "tls" else None
+        listener = await serve_stream(server, context, "127.0.0.1")
+        port = port_of(listener)
+        fields["is_tls_verified"] = False
+    service = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}[transport]
+    names.records = [(f"{service}.localhost.localdomain.", "SRV", f"10 60 {port} localhost.")]
+    steps = await examine(5061 if transport == "tls" else 5060, transport, **fields)
+    assert "failed" not in statuses(steps), steps
+    assert f"SRV records {service}.localhost.localdomain: localhost:{port}" in steps["dns"].detail
+    assert steps["digest"].status == "ok"
+    listener.close()
+
+
+async def test_the_step_that_fails_names_the_port_of_the_srv_record(names):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        names.records = [("_sip._tcp.nothing.invalid.", "SRV", f"10 60 {port} localhost.")]
+        steps = await examine(5060, "tcp", host="nothing.invalid", next_hop=None, may_be_private=True)
+    assert steps["tcp"].status == "failed"
+    assert f"port {port}" in steps["tcp"].mend
+    names.records = [("_sip._tcp.nothing.invalid.", "SRV", "10 60 5060 localhost.")]
+    steps = await examine(5060, "tcp", host="nothing.invalid", next_hop=None)
+    assert "private" in steps["dns"].detail
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1"])

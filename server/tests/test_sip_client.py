@@ -36,7 +36,7 @@ class SipServer(asyncio.DatagramProtocol):
         return [_response(request, *answer) for answer in self._script(request)]
 
     def _with_digest(self, request: str):
-        realm = re.match(r"OPTIONS sip:([^:;]+)", request)[1]
+        realm = re.match(r"OPTIONS sip:([^:; ]+)", request)[1]
         sent = re.search(r"^Authorization: (.*)\r$", request, re.M)
         if sent is None:
             challenge = f'Digest realm="{realm}", nonce="n0", qop="auth", algorithm=SHA-256, opaque="o"'

@@ -1,7 +1,7 @@
 """Examines a trunk's server step by step, as a call would go: name, connection, certificate, OPTIONS, digest, codecs.
 
 Each step says what was seen and, where it failed, how to mend it. A step that a failure before it makes pointless is
-skipped. Nobody's address inside is gone to: `sip.addresses_of` sees to that, here as everywhere.
+skipped. Nobody's address inside is gone to: `sip.place_of` sees to that, here as everywhere.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ import dns.asyncresolver
 import dns.exception
 import dns.rdatatype
 from cryptography import x509
+from voxpria_routing.hosts import has_service, host_port
+from voxpria_routing.locate import SERVICES, ResolutionError
 
 from voxpria_server.providers import sip
 from voxpria_server.webhooks.guard import ForbiddenAddressError
@@ -27,7 +29,6 @@ Name = Literal["dns", "tcp", "tls", "options", "digest", "codecs", "register"]
 _STEP_SECONDS = 3.0
 _MAX_RECORDS = 8
 _EXPIRES_SOON_DAYS = 14
-_SERVICES = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
 _RTPMAP = re.compile(r"^a=rtpmap:\d{1,3} ([A-Za-z0-9-]{1,32})/", re.M)
 _STATIC_PAYLOADS = {"0": "PCMU", "8": "PCMA", "9": "G722"}
 
@@ -54,9 +55,9 @@ class Examination:
     """The codecs that calls may use; empty: whatever we can."""
 
 
-async def examine(wanted: Examination, resolver: dns.asyncresolver.Resolver | None = None) -> list[Step]:
+async def examine(wanted: Examination) -> list[Step]:
     """Take every step. Never raises for what the other side does or fails to do; each step ends within 3 s or so."""
-    dns_step = await _timed(_dns(wanted.server, resolver))
+    dns_step = await _timed(_dns(wanted.server))
     if dns_step.status == "failed":
         return [dns_step, *_skipped("tcp", "tls", "options", "digest", "codecs", why="the server was not found")]
     tcp_step = await _timed(_tcp(wanted.server))
@@ -100,49 +101,56 @@ def _skipped(*names: Name, why: str) -> list[Step]:
     return [Step(name, "skipped", why) for name in names]
 
 
-async def _dns(server: sip.Server, resolver: dns.asyncresolver.Resolver | None) -> Step:
+async def _dns(server: sip.Server) -> Step:
     if server.next_hop is not None:
         return Step("dns", "skipped", f"in test mode {server.host} means the sandbox at {server.next_hop[0]}")
     try:
-        async with asyncio.timeout(_STEP_SECONDS):
-            addresses = await sip.addresses_of(server)
+        place = await sip.place_of(server)
     except ForbiddenAddressError as error:
         mend = "Use a server with a public address, or have the operator set VOXPRIA_ALLOW_PRIVATE_TRUNKS."
         return Step("dns", "failed", str(error), mend)
-    except (OSError, TimeoutError) as error:
-        services = await _services(server, resolver)
-        seen = f"{server.host} has no address ({_reason(error)})" + (f"; it has {services}" if services else "")
-        mend = (
-            "Set config.server and config.port to one of those targets: a port is always given here, so only the name's"
-            " own addresses count (RFC 3263 section 4.2)."
-            if services
-            else "Check the spelling of config.server, and that the name is in public DNS."
+    except ResolutionError as error:
+        services = await _services(server)
+        return Step(
+            "dns", "failed", sip.explain(error) + (f"; it has {services}" if services else ""), _lost(server, services)
         )
-        return Step("dns", "failed", seen, mend)
-    named = ", ".join(address for address, _ in addresses)
     if _is_address(server.host):
         return Step("dns", "ok", f"{server.host} is an address, nothing to look up")
-    services = await _services(server, resolver)
+    named = ", ".join(address for address, _ in place.addresses)
+    if place.service is not None:
+        targets = ", ".join(host_port(*target) for target in place.targets[:_MAX_RECORDS])
+        return Step("dns", "ok", f"{server.host} is found by SRV records {place.service}: {targets} ({named})")
+    services = await _services(server)
     return Step(
-        "dns", "ok", f"{server.host} is {named}" + (f"; it has {services} too, not needed here" if services else "")
+        "dns", "ok", f"{server.host} is {named}" + (f"; it has {services} too, not used here" if services else "")
     )
 
 
-async def _services(server: sip.Server, resolver: dns.asyncresolver.Resolver | None) -> str:
+def _lost(server: sip.Server, services: str) -> str:
+    """Return how to mend that a server's name led nowhere (RFC 3263 section 4.2)."""
+    if not services:
+        return "Check the spelling of config.server, and that the name is in public DNS."
+    if SERVICES[server.transport] in services and has_service(server.host, server.port, server.transport):
+        return "Have the targets of its SRV records given addresses, or put one that has one into config.server."
+    return (
+        "SRV records are used where config.port is that of the transport (5060, with tls 5061), and only those of"
+        " config.transport: set both to what the records serve."
+    )
+
+
+async def _services(server: sip.Server) -> str:
     """Return the name's NAPTR and SRV records in words (RFC 3263 section 4.1); empty if it has none."""
     asked = [
         (server.host, dns.rdatatype.NAPTR),
-        *((f"{service}.{server.host}", dns.rdatatype.SRV) for service in _SERVICES.values()),
+        *((f"{service}.{server.host}", dns.rdatatype.SRV) for service in SERVICES.values()),
     ]
-    found = await asyncio.gather(*(_records(name, kind, resolver) for name, kind in asked))
+    found = await asyncio.gather(*(_records(name, kind) for name, kind in asked))
     return "; ".join(text for texts in found for text in texts)
 
 
-async def _records(name: str, kind: dns.rdatatype.RdataType, resolver: dns.asyncresolver.Resolver | None) -> list[str]:
+async def _records(name: str, kind: dns.rdatatype.RdataType) -> list[str]:
     with suppress(dns.exception.DNSException, OSError, UnicodeError):
-        answer = await (resolver or dns.asyncresolver.get_default_resolver()).resolve(
-            name, kind, lifetime=_STEP_SECONDS
-        )
+        answer = await dns.asyncresolver.resolve(name, kind, lifetime=_STEP_SECONDS, search=False)
         return [f"{kind.name} {name} {record.to_text()}"[:200] for record in list(answer)[:_MAX_RECORDS]]
     return []
 
@@ -154,11 +162,18 @@ async def _tcp(server: sip.Server) -> Step:
         async with asyncio.timeout(_STEP_SECONDS):
             _, writer = await sip.connect(server, None)
     except (OSError, TimeoutError) as error:
-        mend = f"Check that the server listens on port {server.port} and that its firewall lets us in."
+        mend = f"Check that the server listens on port {await _ports(server)} and that its firewall lets us in."
         return Step("tcp", "failed", _reason(error), mend)
     peer = writer.get_extra_info("peername")
     writer.transport.abort()
     return Step("tcp", "ok", f"connected to {peer[0]} port {peer[1]}")
+
+
+async def _ports(server: sip.Server) -> str:
+    """Return the ports that the server was sought at: SRV records name their own."""
+    with suppress(OSError):
+        return ", ".join(dict.fromkeys(str(port) for _, port in (await sip.place_of(server)).addresses))
+    return str(server.port)
 
 
 async def _tls(server: sip.Server) -> Step:
@@ -171,7 +186,8 @@ async def _tls(server: sip.Server) -> Step:
     except ssl.SSLCertVerificationError as error:
         return await _bad_certificate(server, error)
     except (OSError, TimeoutError) as error:
-        mend = f"Check that port {server.port} is the server's TLS port (5061 as a rule), and that it speaks TLS 1.2."
+        port = await _ports(server)
+        mend = f"Check that port {port} is the server's TLS port (5061 as a rule), and that it speaks TLS 1.2."
         return Step("tls", "failed", _reason(error), mend)
     return Step("tls", "ok", f"{version}; {_described(certificate)}")
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -11,14 +10,18 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast
 
+import msgspec
 from voxpria_routing import challenges
-from voxpria_routing.hosts import bracketed, host_port
+from voxpria_routing.hosts import bracketed, has_service, host_port
+from voxpria_routing.locate import Address, Place, ResolutionError, locate
 
 from voxpria_server.webhooks.guard import ForbiddenAddressError, is_forbidden
 
 DEADLINE_SECONDS = 3.0
 _MAX_MESSAGE_BYTES = 16384
 _MAX_ADDRESSES = 4
+_NEXT_SECONDS = 0.7
+"""How long one of several addresses may be silent over UDP before the next is asked."""
 _RESEND_SECONDS = (0.5, 1.0, 2.0)
 _STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?([^\r\n]{0,100})")
 _CHALLENGES = {401: ("www-authenticate", "Authorization"), 407: ("proxy-authenticate", "Proxy-Authorization")}
@@ -119,25 +122,24 @@ async def connect_only(server: Server, deadline_seconds: float = DEADLINE_SECOND
     return Verdict("reachable", "takes connections; its credentials show at the first call", _since(started_at))
 
 
-async def addresses_of(server: Server) -> list[tuple[str, int]]:
-    """Return where to connect to, in order of preference, at most 4.
+async def place_of(server: Server) -> Place:
+    """Return where to connect to, as calls do, in order of preference, at most 4 addresses.
 
-    The port is always given, so the name means its addresses (RFC 3263 section 4.2). Raises OSError;
-    ForbiddenAddressError if all of them are inside, which a customer's trunk must not be able to probe.
+    Raises ResolutionError; ForbiddenAddressError if all of them are inside, which a customer's trunk must not be able
+    to probe.
     """
     if server.next_hop is not None:
-        return [server.next_hop]
-    found = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys((str(info[4][0]), server.port) for info in found))
-    allowed = [pair for pair in addresses if server.may_be_private or not is_forbidden(pair[0])]
+        return Place(addresses=[server.next_hop])
+    found = await locate(server.host, server.port, server.transport)
+    allowed = [pair for pair in found.addresses if server.may_be_private or not is_forbidden(pair[0])]
     if not allowed:
         raise ForbiddenAddressError("its address is private, local or reserved, and may not be gone to from here")
-    return allowed[:_MAX_ADDRESSES]
+    return msgspec.structs.replace(found, addresses=allowed[:_MAX_ADDRESSES])
 
 
 async def connect(server: Server, context: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to the first of the server's addresses that takes it; raise OSError as the last of them gave it."""
-    *others, last = await addresses_of(server)
+    *others, last = (await place_of(server)).addresses
     for address in others:
         with suppress(OSError):
             return await _open(server, address, context)
@@ -157,18 +159,30 @@ async def converse(server: Server) -> Answers:
 
     Waits as long as it takes: give it a deadline. Raises OSError or MalformedError.
     """
-    async with _exchange(server) as exchange:
-        started_at = time.perf_counter()
-        dialogue = _Options(server, exchange.source)
-        first = await exchange.ask(dialogue.request())
-        latency_ms = _since(started_at)
-        challenge = _challenge(first)
-        if challenge is None or server.username is None or server.password is None:
-            return Answers(first, first, latency_ms)
-        header, parsed = challenge
-        value = challenges.answer(parsed, "OPTIONS", dialogue.uri, server.username, server.password)
-        last = await exchange.ask(dialogue.request(f"{header}: {value}"))
-        return Answers(first, last, latency_ms, parsed.algorithm)
+    if server.transport != "udp":
+        async with _connection(server) as exchange:
+            return await _talk(server, exchange)
+    *others, last = (await place_of(server)).addresses
+    for address in others:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_NEXT_SECONDS), _datagrams(address) as exchange:
+                return await _talk(server, exchange)
+    async with _datagrams(last) as exchange:
+        return await _talk(server, exchange)
+
+
+async def _talk(server: Server, exchange: "_Exchange") -> Answers:
+    started_at = time.perf_counter()
+    dialogue = _Options(server, exchange.source)
+    first = await exchange.ask(dialogue.request())
+    latency_ms = _since(started_at)
+    challenge = _challenge(first)
+    if challenge is None or server.username is None or server.password is None:
+        return Answers(first, first, latency_ms)
+    header, parsed = challenge
+    value = challenges.answer(parsed, "OPTIONS", dialogue.uri, server.username, server.password)
+    last = await exchange.ask(dialogue.request(f"{header}: {value}"))
+    return Answers(first, last, latency_ms, parsed.algorithm)
 
 
 def _judge(server: Server, answers: Answers) -> Verdict:
@@ -193,7 +207,8 @@ class _Options:
 
     def __init__(self, server: Server, source: tuple[str, int]) -> None:
         self._transport, self._source = server.transport, source
-        self.uri = f"sip:{host_port(server.host, server.port)}" + (
+        is_sought = server.next_hop is None and has_service(server.host, server.port, server.transport)
+        self.uri = f"sip:{bracketed(server.host) if is_sought else host_port(server.host, server.port)}" + (
             "" if server.transport == "udp" else f";transport={server.transport}"
         )
         self._call_id, self._tag, self._cseq = os.urandom(12).hex(), os.urandom(6).hex(), 0
@@ -243,17 +258,16 @@ class _Exchange(Protocol):
 
 
 @asynccontextmanager
-async def _exchange(server: Server) -> AsyncIterator[_Exchange]:
-    if server.transport == "udp":
-        address, *_ = await addresses_of(server)
-        transport, datagrams = await asyncio.get_running_loop().create_datagram_endpoint(
-            _Datagrams, remote_addr=address
-        )
-        try:
-            yield datagrams
-        finally:
-            transport.close()
-        return
+async def _datagrams(address: Address) -> AsyncIterator[_Exchange]:
+    transport, datagrams = await asyncio.get_running_loop().create_datagram_endpoint(_Datagrams, remote_addr=address)
+    try:
+        yield datagrams
+    finally:
+        transport.close()
+
+
+@asynccontextmanager
+async def _connection(server: Server) -> AsyncIterator[_Exchange]:
     reader, writer = await connect(server, _tls_context(server))
     try:
         yield _Stream(reader, writer)
@@ -348,8 +362,8 @@ def _since(started_at: float) -> float:
 def explain(error: Exception) -> str:
     """Say in a few words why a server could not be asked."""
     match error:
-        case ForbiddenAddressError():
-            return str(error)
+        case ForbiddenAddressError() | ResolutionError():
+            return str(error).rstrip(".")
         case ssl.SSLCertVerificationError():
             return f"its TLS certificate does not hold: {error.verify_message}"
         case ssl.SSLError():
