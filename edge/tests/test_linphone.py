@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from baresip_tool import write_tone
 from linphone_tool import Linphone
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from rtp_peer import PCMU, rtp_peer
 from running_edge import RunningEdge, until
 from sipp_tool import body, sipp
+from test_media import NAME
+from tls_front import tls_front
 
 LINPHONE = "127.0.0.1"
 """It calls from, and listens on, what its system chooses."""
@@ -36,22 +39,28 @@ def test_as_a_carrier_over_tls_with_srtp(edge: RunningEdge, number: str, agent_p
     assert set(edge.ended_call(call.invited.sip_call_id).kinds[:4]) == {"invited", "ringing", "answered", "ended"}
 
 
-def test_as_a_trunks_server_with_srtp(edge: RunningEdge, number: str, folder: Path) -> None:
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_as_a_trunks_server_with_srtp(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, transport: str
+) -> None:
+    """TLS ends in front of it, as before many an operator's server."""
     write_tone(folder / "tone.wav")
     to, extra = (edge.address, edge.sip_port), ("-d", "5000")
     with (
         Linphone.started(folder, "agent", edge.certificate, encrypts=True) as phone,
+        tls_front(edge.authority.server_context(folder, NAME), AGENT, agent_port, (LINPHONE, phone.port)),
         rtp_peer(CARRIER, PCMU, 1000) as caller,
     ):
         carrier = trunk_to(1, media_encryption="disabled")
+        in_front = {"server": NAME, "next_hop": f"{AGENT}:{agent_port}"}
         target = trunk_to(
             phone.port,
             id="trunk_b",
-            server=LINPHONE,
-            transport="tcp",
+            transport=transport,
             request_user="agent",
             media_encryption="required",
             allowed_addresses=(),
+            **(in_front if transport == "tls" else {"server": LINPHONE}),
         )
         edge.route([carrier, target], [number_on(carrier, number, agent_trunk_id=target.id)])
         with sipp(

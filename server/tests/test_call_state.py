@@ -1,6 +1,7 @@
 """A call's record from its events: every ending, any order, any repetition."""
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from voxpria_routing.events import (
     Answered,
     Attempted,
     Direction,
+    EndCause,
     Ended,
     Invited,
     Measured,
@@ -199,6 +201,21 @@ def test_another_ending_says_what_came_of_it():
     assert "refused the call: 403 Forbidden. The digest was refused." in shown["summary"]
     assert shown["tried"][0] == "number known"
     assert shown["mend"]
+
+
+@pytest.mark.parametrize("cause", get_args(EndCause))
+def test_every_end_that_is_a_fault_says_how_to_mend_it(cause):
+    shown = explanation(replay([invited(), ended(cause, 500, "Server Error", "edge")]))
+    assert bool(shown["mend"]) == (cause not in {"hangup", "max_duration", "canceled"})
+    assert "The call ended." not in shown["summary"]
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [(403, "lets us in"), (404, "exactly"), (488, "config.codecs"), (486, "busy"), (503, "failover"), (499, "code")],
+)
+def test_a_refusal_by_the_called_side_is_mended_by_its_code(code, word):
+    assert word in explanation(replay([invited(), ended("rejected", code, "So", "agent")]))["mend"]
 
 
 def test_each_try_that_came_to_nothing_is_explained_in_order() -> None:

@@ -21,19 +21,40 @@ _SUMMARIES: dict[EndCause, str] = {
     "encryption: the call was cut off.",
     "not_placed": "No edge placed the call in time.",
     "lost": "The edge lost track of the call, so it was closed.",
+    "refused": "The edge could not take the call: {code} {reason}.",
 }
 
 _BY_API = "The call was ended through the API."
 
+_DOCTOR = "POST /v1/sip/trunks/{id}/test tells which"
 _MENDS: dict[EndCause, str] = {
-    "rejected": "Look up what the trunk's SIP server says to this code: often wrong credentials or an unknown agent.",
     "no_answer": "Check that the agent's side takes calls; a number's agent and language must exist there.",
-    "unreachable": "Check config.server, config.port and config.transport of the trunk, and its firewall.",
+    "unreachable": "Check config.server, config.port and config.transport of the trunk, its certificate and its "
+    f"firewall; {_DOCTOR}.",
     "insecure_media": "Switch SRTP (SDES, AES_CM_128_HMAC_SHA1_80 or stronger) on at that side, or set its trunk's "
     "config.media_encryption to allowed.",
     "not_placed": "Look at /readyz: an edge must be up, and reach the control plane.",
     "media_timeout": "Check that RTP can pass between the edge's media ports and both sides.",
+    "refused": "Look at /readyz whether every part of the edge is up; then the next call is taken.",
+    "lost": "Look at /readyz and the edge's log for why a part of it was restarted; the call itself can't be mended.",
 }
+
+_NOTHING_HERE = "Nothing here: the called side was busy or declined, or its own limit of calls at once is reached."
+_MENDS_OF_REFUSALS: dict[int, str] = {
+    403: "Check that the trunk's server lets us in, by these credentials or our address, and takes the number's calls.",
+    404: "Set the number up at the trunk's server too, exactly as it is sent there, '+' included.",
+    408: "Check that the agent is switched on at its server.",
+    480: "Check that the agent is switched on at its server.",
+    **dict.fromkeys(
+        (415, 488, 606), "Set the trunk's config.codecs and config.media_encryption to what its server takes."
+    ),
+    **dict.fromkeys((486, 600, 603), _NOTHING_HERE),
+}
+_MEND_OF_FAILURES = (
+    f"The trunk's server has trouble of its own, or does not take the trunk's credentials: {_DOCTOR}. "
+    "config.failover_trunk_ids names trunks that stand in."
+)
+_MEND_OF_OTHERS = "Look up what the trunk's SIP server says to this code: often wrong credentials or an unknown agent."
 
 
 def explanation(call: Call) -> dict[str, Any]:
@@ -51,7 +72,7 @@ def explanation(call: Call) -> dict[str, Any]:
     return shown | {
         "summary": f"{decided.summary} {came_of_it}",
         "tried": [*decided.tried, *map(_attempt, call.attempts), came_of_it],
-        "mend": _MENDS.get(call.ended.cause, decided.mend),
+        "mend": _mend(call.ended) or decided.mend,
     }
 
 
@@ -64,3 +85,11 @@ def _came_of_it(ended: Ended) -> str:
     template = _SUMMARIES.get(ended.cause, "The call ended.") if ended.by != "api" else _BY_API
     sentence = template.format(by=ended.by, code=ended.sip_code, reason=ended.sip_reason)
     return f"{sentence} {ended.detail}" if ended.detail else sentence
+
+
+def _mend(ended: Ended) -> str | None:
+    """Return what to do about it; None for the ends that are none of a fault."""
+    if ended.cause != "rejected":
+        return _MENDS.get(ended.cause)
+    default = _MEND_OF_FAILURES if 500 <= ended.sip_code < 600 else _MEND_OF_OTHERS
+    return _MENDS_OF_REFUSALS.get(ended.sip_code, default)
