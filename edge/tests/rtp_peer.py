@@ -193,6 +193,10 @@ class RtpPeer:
             return 0.0
         return loudest_hertz(sound.astype(float), self.codec.rate)
 
+    def forget(self) -> None:
+        """Listen anew: only what comes from now on is heard."""
+        self._sound = []
+
     def close(self) -> None:
         self._stop.set()
         for thread in self._threads:

@@ -5,7 +5,6 @@ Passwords are kept as digest hashes only. ElevenLabs never shows them either.
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from voxpria_sandbox.accounts import ELEVENLABS_HOST, Access
+from voxpria_sandbox.files import write_private
 from voxpria_sandbox.sip.digest import Credentials, Secrets
 
 _MAX_NUMBERS = 10_000
@@ -188,7 +188,7 @@ class NumberStore:
     async def _save(self) -> None:
         async with self._lock:
             data = json.dumps([number.model_dump() for number in self._numbers.values()]).encode()
-            await asyncio.to_thread(_write, self._path, data)
+            await asyncio.to_thread(write_private, self._path, data)
 
     def of_number(self, number: str) -> Access | None:
         """Return who may call a number; None if it is not there."""
@@ -204,12 +204,3 @@ class NumberStore:
 
 def _present(secrets_of_numbers: Iterable[Secrets | None]) -> list[Secrets]:
     return [kept for kept in secrets_of_numbers if kept is not None]
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import ipaddress
 import json
-import os
 import secrets
 import time
 from collections import deque
@@ -24,6 +23,8 @@ import aiohttp
 import structlog
 from pydantic import BaseModel, Field
 from voxpria_sip.message import Request
+
+from voxpria_sandbox.files import write_private
 
 INCOMING_CALL = "realtime.call.incoming"
 _MAX_ENDPOINTS, _MAX_PROJECTS, _KEPT_CALLS = 50, 1000, 100
@@ -266,7 +267,7 @@ class OpenAI:
         async with self._lock:
             endpoints = [each.model_dump() for each in self._endpoints.values()]
             data = json.dumps({"keys": self._keys, "endpoints": endpoints}).encode()
-            await asyncio.to_thread(_write, self._path, data)
+            await asyncio.to_thread(write_private, self._path, data)
 
 
 def decide(call: RingingCall, session: dict[str, Any] | None, status_code: int = _DECLINED) -> bool:
@@ -295,12 +296,3 @@ def _new_secret() -> str:
 def _signature(secret: str, signed: bytes) -> str:
     key = base64.b64decode(secret.removeprefix("whsec_"))
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
