@@ -8,12 +8,13 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 from voxpria_server.errors import ApiError
-from voxpria_server.numbers import bulk, endpoints
+from voxpria_server.numbers import bulk, endpoints, service
 
 from server.tests.process import Process
 
@@ -99,6 +100,7 @@ async def test_every_row_has_its_verdict(client, api):
         ({"phone_number": "+1" + "2" * 80}, "invalid_phone_number"),
         ({}, "missing_required_field"),
         ({"phone_number": 5}, "invalid_parameter"),
+        ({"phone_number": "+1555555\0001"}, "invalid_phone_number"),
         ({"phone_number": e164(2), "surprise": 1}, "invalid_parameter"),
         ({"phone_number": e164(2), "trunk_id": stranger}, "trunk_not_found"),
         ({"phone_number": e164(2), "trunk_id": "trunk_none"}, "trunk_not_found"),
@@ -119,6 +121,24 @@ async def test_every_row_has_its_verdict(client, api):
     assert body["results"][3]["error"]["details"] == {"field": "phone_number", "provided": "12125551234"}
     assert await count_of_numbers(client) == 3
     assert await count_of_numbers(other) == 0
+
+
+async def test_a_batch_takes_no_more_statements_than_a_row(api, client):
+    carrier = await make_trunk(client, provider="generic", config={"server": "127.0.0.1", "port": 9})
+    taken: list[str] = []
+    sa.event.listen(api.database._engine.sync_engine, "before_cursor_execute", lambda *given: taken.append(given[2]))
+    counts = []
+    for rows in ([e164(0)], [e164(index) for index in range(1, 9)]):
+        taken.clear()
+        body = {"trunk_id": carrier, "numbers": [{"phone_number": number} for number in rows]}
+        assert (await client.post(PATH, json=body)).json()["success"] is True
+        counts.append(len([each for each in taken if "INSERT INTO phone_numbers" in each or "rate_windows" in each]))
+    assert counts[0] == counts[1] == 3
+    statement = "SELECT count(DISTINCT args ->> 'number_id') FROM procrastinate_jobs WHERE task_name = $1"
+    async with api.database.read() as conn:
+        jobs = (await conn.exec_driver_sql(statement, (service.PROVISION_TASK,))).scalar_one()
+    listed = (await client.get("/v1/phone-numbers")).json()["data"]
+    assert jobs + sum(number["status"] != "provisioning" for number in listed) >= 9
 
 
 async def test_the_references_example_succeeds(client):

@@ -361,9 +361,14 @@ def as_api_error(error: Exception) -> ApiError:
             why = "The server is being stopped" if is_stop else "The database can't be reached at the moment"
             return UnavailableError(f"{why}; try again shortly.")
         case sa.exc.DBAPIError() | asyncpg.PostgresError() if _sqlstate(error) in _UNKEEPABLE_TEXT:
-            return InvalidParameterError("A text holds a character that can't be kept (NUL).", field="body")
+            return unkeepable_text()
         case _:
             return ServerError("Something went wrong on our side; the request id helps us find it.")
+
+
+def unkeepable_text() -> InvalidParameterError:
+    """Return the verdict on a text that PostgreSQL can't keep."""
+    return InvalidParameterError("A text holds a character that can't be kept (NUL).", field="body")
 
 
 def _sqlstate(error: Exception) -> str | None:

@@ -4,12 +4,13 @@ A window opens with the first use and ends on a whole second, so that `X-RateLim
 are rows of one unlogged table, counted by one upsert, so they are exact however many processes there are.
 
     async def import_number(caller: Writer, conn: Connection, imports: Imports, …):
-        row = …                          # what counts is done
-        await imports.count(conn)        # in the same transaction: what is rolled back was never counted
+        left = await imports.left(conn)  # imports of one account and mode take turns from here
+        added = …                        # what counts is done, as long as any is left
+        await imports.count(conn, added) # in the same transaction: what is rolled back was never counted
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,11 +41,16 @@ class Window:
     is_exceeded: bool
 
     @property
+    def left(self) -> int:
+        """How many uses are left."""
+        return max(0, self.limit - self.used)
+
+    @property
     def headers(self) -> dict[str, str]:
         """The headers that tell a client."""
         return {
             "X-RateLimit-Limit": str(self.limit),
-            "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
+            "X-RateLimit-Remaining": str(self.left),
             "X-RateLimit-Reset": str(self.resets_at),
         }
 
@@ -77,26 +83,47 @@ async def count_imports(conn: AsyncConnection, account_id: str, mode: str, count
     return Window("imports", row.limit, row.used, row.resets_at, row.seconds_left, is_exceeded=counted is None)
 
 
+class Allowance(Protocol):
+    """The imports that an account has left in a mode."""
+
+    async def left(self, conn: AsyncConnection) -> int:
+        """Take the account's turn, which lasts as long as the transaction; return how many imports are left."""
+
+    async def count(self, conn: AsyncConnection, count: int) -> None:
+        """Count `count` numbers within the transaction that imports them.
+
+        Raises 429 import_limit_exceeded if that is more than is left, which undoes the transaction.
+        """
+
+
 class ImportAllowance:
-    """The caller's imports, for one request; the answer's headers say where they stand."""
+    """The caller's imports, for one request (an `Allowance`); the answer's headers say where they stand."""
 
     def __init__(self, request: Request, settings: SettingsPart) -> None:
         self._request, self._per_minute = request, settings.imports_per_minute
+        self._window: Window | None = None
 
-    async def take(self, conn: AsyncConnection, count: int = 1) -> bool:
-        """Count `count` numbers within the transaction that imports them; False if that is more than is left."""
-        return not (await self._count(conn, count)).is_exceeded
+    async def left(self, conn: AsyncConnection) -> int:
+        """Do as `Allowance.left` says."""
+        return (await self._count(conn, 0)).left
 
-    async def count(self, conn: AsyncConnection, count: int = 1) -> None:
-        """Do as `take` does; raise 429 import_limit_exceeded, which undoes the transaction."""
+    async def count(self, conn: AsyncConnection, count: int) -> None:
+        """Do as `Allowance.count` says."""
         window = await self._count(conn, count)
         if window.is_exceeded:
             raise window.error
+
+    @property
+    def refusal(self) -> LimitExceededError:
+        """The answer to a number for which no import was left when that was last looked at."""
+        assert self._window is not None
+        return self._window.error
 
     async def _count(self, conn: AsyncConnection, count: int) -> Window:
         caller, per_minute = self._request.state.caller, self._per_minute
         window = await count_imports(conn, caller.account_id, caller.mode, count, per_minute=per_minute)
         self._request.state.headers.update(window.headers)
+        self._window = window
         return window
 
 

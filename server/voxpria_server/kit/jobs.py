@@ -41,10 +41,10 @@ _DEFER = sa.text(
 
 _DEFER_MANY = sa.text(
     "SELECT procrastinate_defer_jobs_v1(ARRAY(SELECT ROW("
-    " CAST(:queue AS varchar), CAST(:task AS varchar), 0, NULL, NULL, CAST(one AS jsonb),"
+    " CAST(:queue AS varchar), CAST(:task AS varchar), 0, lock, lock, CAST(one AS jsonb),"
     " CASE WHEN CAST(:delay AS float8) > 0 THEN now() + CAST(:delay AS float8) * interval '1 s' END"
-    ")::procrastinate_job_to_defer_v1 FROM unnest(CAST(:args AS text[])) WITH ORDINALITY AS given (one, position)"
-    " ORDER BY position))"
+    ")::procrastinate_job_to_defer_v1 FROM unnest(CAST(:args AS text[]), CAST(:locks AS text[]))"
+    " WITH ORDINALITY AS given (one, lock, position) ORDER BY position))"
 )
 
 
@@ -84,12 +84,21 @@ async def defer(
 
 
 async def defer_many(
-    conn: AsyncConnection, task_name: str, args: Sequence[Mapping[str, Any]], *, queue: str, delay_seconds: float = 0
+    conn: AsyncConnection,
+    task_name: str,
+    args: Sequence[Mapping[str, Any]],
+    *,
+    queue: str,
+    locks: Sequence[str] = (),
+    delay_seconds: float = 0,
 ) -> None:
-    """Defer a job for each of `args`, in one statement within the caller's transaction."""
+    """Defer a job for each of `args`, in one statement within the caller's transaction.
+
+    `locks`: each job's `lock` and `queueing_lock`, for jobs of new things: none of them may be waited for already.
+    """
     more = job_arguments()
     each = [json.dumps({**more, **one}) for one in args]
-    values = {"queue": queue, "task": task_name, "args": each, "delay": float(delay_seconds)}
+    values = {"queue": queue, "task": task_name, "args": each, "locks": list(locks), "delay": float(delay_seconds)}
     await conn.execute(_DEFER_MANY, values)
 
 

@@ -1,20 +1,20 @@
 """Importing many numbers: each row is judged for itself, and none is lost or doubled whatever happens.
 
-At once, all rows share the request's transaction, each with a savepoint of its own. Queued, each row has a transaction
-of its own in which the number is added and the row's verdict kept, so that a crash undoes both or neither.
+At once, all rows are added by one statement, once all have been judged. Queued, each row has a transaction of its own
+in which the number is added and the row's verdict kept, so that a crash undoes both or neither.
 """
 
 import csv
 import io
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
 
-import sqlalchemy as sa
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from voxpria_server.auth.limits import Allowance
 from voxpria_server.auth.service import Caller
 from voxpria_server.errors import ApiError, InvalidParameterError, NotFoundError, as_api_error
 from voxpria_server.kit import jobs
@@ -23,16 +23,14 @@ from voxpria_server.kit.db import Row
 from voxpria_server.kit.ids import new_id
 from voxpria_server.kit.routes import read_json
 from voxpria_server.numbers import queries, service
-from voxpria_server.numbers.schemas import CSV_COLUMNS, BulkImport, BulkRow, NumberImport, Verdict
+from voxpria_server.numbers.schemas import CSV_COLUMNS, MAX_ROWS, BulkImport, BulkRow, NumberImport, Verdict
+from voxpria_server.numbers.service import Imported
 
 BULK_TASK = "numbers:bulk-import"
 BULK_QUEUE = "imports"
 
 _LIMIT_REACHED = "This account has used up its imports of this minute: send the row again, or the batch with queue."
 _SHOWN_LENGTH = 64
-
-Take = Callable[[AsyncConnection, int], Awaitable[bool]]
-"""Counts so many imports within a transaction; False, and nothing counted, if that is more than is left."""
 
 
 class LimitReachedError(Exception):
@@ -67,25 +65,19 @@ def parse_csv(body: bytes, defaults: Mapping[str, Any]) -> BulkImport:
         raise _in_body(error) from None
 
 
-async def import_now(conn: AsyncConnection, caller: Caller, batch: BulkImport, take: Take) -> list[Verdict]:
+async def import_now(conn: AsyncConnection, caller: Caller, batch: BulkImport, allowance: Allowance) -> list[Verdict]:
     """Import every row that fits and for which an import is left; return a verdict a row."""
-    await take(conn, 0)  # the account's bulk imports take turns from here, so two of them can't wait for each other
-    verdicts = []
-    for position, row in enumerate(batch.rows(), start=1):
-        try:
-            verdicts.append(await _judge(conn, caller, position, row, take))
-        except LimitReachedError:
-            verdicts.append(Verdict.failed(position, _shown(row), "import_limit_exceeded", _LIMIT_REACHED, {}))
-    return verdicts
+    rows = batch.rows()
+    verdicts = await _import(conn, caller, rows, allowance)
+    return [
+        verdict or Verdict.failed(position, _shown(row), "import_limit_exceeded", _LIMIT_REACHED, {})
+        for position, (row, verdict) in enumerate(zip(rows, verdicts, strict=True), start=1)
+    ]
 
 
 async def judge(conn: AsyncConnection, caller: Caller, batch: BulkImport) -> list[Verdict]:
     """Return what importing would do but for the limit; the numbers are added, so the transaction must be undone."""
-
-    async def count_nothing(_conn: AsyncConnection, _count: int) -> bool:
-        return True
-
-    verdicts = await import_now(conn, caller, batch, count_nothing)
+    verdicts = await import_now(conn, caller, batch, _NoLimit())
     return [verdict.model_copy(update={"id": None}) for verdict in verdicts]
 
 
@@ -111,7 +103,7 @@ async def start(conn: AsyncConnection, import_id: str, *, delay_seconds: float =
     )
 
 
-async def import_next(conn: AsyncConnection, import_id: str, take: Callable[[Row], Take]) -> bool:
+async def import_next(conn: AsyncConnection, import_id: str, allowance_of: Callable[[Row], Allowance]) -> bool:
     """Import the next row of a queued import and keep its verdict, in one transaction; False if none is left.
 
     Raises LimitReachedError, which leaves the row for later.
@@ -121,9 +113,9 @@ async def import_next(conn: AsyncConnection, import_id: str, take: Callable[[Row
         await queries.complete_import_of_job(conn, import_id, utc_now())
         return False
     caller = Caller(account_id=row.account_id, mode=row.mode, key_id=row.key_id, scopes=frozenset())
-    counted = take(row)
-    await counted(conn, 0)
-    verdict = await _judge(conn, caller, row.position, row.body, counted)
+    (verdict,) = await _import(conn, caller, [row.body], allowance_of(row), first=row.position)
+    if verdict is None:
+        raise LimitReachedError
     await queries.keep_verdict_of_job(conn, import_id, verdict.model_dump())
     return True
 
@@ -136,19 +128,35 @@ async def progress(conn: AsyncConnection, caller: Caller, import_id: str) -> tup
     return found, await queries.rows_of_import(conn, import_id)
 
 
-async def _judge(conn: AsyncConnection, caller: Caller, position: int, row: BulkRow, take: Take) -> Verdict:
-    """Import one row, or undo what it did and say why it can't be; raise LimitReachedError if it must wait."""
-    try:
-        async with conn.begin_nested():
-            added = await service.import_number(conn, caller, _parse(row))
-            if not await take(conn, 1):
-                raise LimitReachedError
-    except (ApiError, RequestValidationError, sa.exc.DBAPIError) as error:
-        verdict = as_api_error(error)
-        if verdict.status >= 500:
-            raise
-        return Verdict.failed(position, _shown(row), verdict.code, verdict.message, verdict.details)
-    return Verdict(row=position, phone_number=added.e164, status="success", id=added.id)
+async def _import(
+    conn: AsyncConnection, caller: Caller, rows: Sequence[BulkRow], allowance: Allowance, *, first: int = 1
+) -> list[Verdict | None]:
+    """Import rows, their positions counted from `first`; return a verdict a row, None for one that has to wait."""
+    asked = [_parse(row) for row in rows]
+    bodies = [one for one in asked if isinstance(one, NumberImport)]
+    judged = iter(await service.import_numbers(conn, caller, bodies, allowance))
+    outcomes = [next(judged) if isinstance(one, NumberImport) else one for one in asked]
+    return [_verdict(position, *each) for position, each in enumerate(zip(rows, outcomes, strict=True), start=first)]
+
+
+def _verdict(position: int, row: BulkRow, outcome: Imported | ApiError | None) -> Verdict | None:
+    match outcome:
+        case Imported():
+            return Verdict(row=position, phone_number=outcome.e164, status="success", id=outcome.id)
+        case ApiError():
+            return Verdict.failed(position, _shown(row), outcome.code, outcome.message, outcome.details)
+        case None:
+            return None
+
+
+class _NoLimit:
+    """The allowance of a dry run."""
+
+    async def left(self, _conn: AsyncConnection) -> int:
+        return MAX_ROWS
+
+    async def count(self, _conn: AsyncConnection, _count: int) -> None:
+        pass
 
 
 def _shown(row: BulkRow) -> str | None:
@@ -156,11 +164,12 @@ def _shown(row: BulkRow) -> str | None:
     return number[:_SHOWN_LENGTH] if isinstance(number, str) else None
 
 
-def _parse(row: BulkRow) -> NumberImport:
+def _parse(row: BulkRow) -> NumberImport | ApiError:
+    """Return what a row asks for, or what is wrong with it."""
     try:
         return NumberImport.model_validate(row)
     except ValidationError as error:
-        raise _in_body(error) from None
+        return as_api_error(_in_body(error))
 
 
 def _in_body(error: ValidationError) -> RequestValidationError:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -96,10 +97,7 @@ async def import_number(
     caller: Writer, conn: Connection, imports: Imports, body: schemas.NumberImport
 ) -> schemas.NumberHead:
     """Import a phone number."""
-    await imports.take(conn, 0)  # imports of one account take turns from here, so none can wait for another in a ring
-    row = await service.import_number(conn, caller, body)
-    await imports.count(conn)
-    return schemas.head(row)
+    return schemas.head(asdict(await service.import_number(conn, caller, body, imports)))
 
 
 BULK_PATH = f"{router.prefix}/bulk-import"
@@ -123,7 +121,7 @@ async def bulk_import(
         return schemas.bulk_imported(await _judge(database, caller, batch), dry_run=True)
     async with database.transaction() as conn:
         if not batch.queue:
-            return schemas.bulk_imported(await bulk.import_now(conn, caller, batch, imports.take), dry_run=False)
+            return schemas.bulk_imported(await bulk.import_now(conn, caller, batch, imports), dry_run=False)
         import_id = await bulk.enqueue(conn, caller, batch)
         response.status_code = 202
         return schemas.bulk_progress(*await bulk.progress(conn, caller, import_id))

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from voxpria_server.auth.limits import count_imports
+from voxpria_server.auth.limits import Allowance, Window, count_imports
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.db import Database, Row
 from voxpria_server.kit.jobs import Blueprint, JobContext, Retry
@@ -131,13 +131,28 @@ class _Pace:
         self._per_minute = per_minute
         self.seconds_left = 0.0
 
-    def of(self, row: Row) -> bulk.Take:
-        async def take(conn: AsyncConnection, count: int) -> bool:
-            window = await count_imports(conn, row.account_id, row.mode, count, per_minute=self._per_minute)
-            self.seconds_left = max(window.seconds_left, 1)
-            return not window.is_exceeded
+    def of(self, row: Row) -> Allowance:
+        return _Turn(self, row)
 
-        return take
+    async def count(self, conn: AsyncConnection, row: Row, count: int) -> Window:
+        window = await count_imports(conn, row.account_id, row.mode, count, per_minute=self._per_minute)
+        self.seconds_left = max(window.seconds_left, 1)
+        return window
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """The allowance that one row of a queued import counts against."""
+
+    pace: _Pace
+    row: Row
+
+    async def left(self, conn: AsyncConnection) -> int:
+        return (await self.pace.count(conn, self.row, 0)).left
+
+    async def count(self, conn: AsyncConnection, count: int) -> None:
+        if (await self.pace.count(conn, self.row, count)).is_exceeded:
+            raise bulk.LimitReachedError
 
 
 @blueprint.periodic(cron="17 3 * * *")
@@ -190,7 +205,7 @@ async def _agent_at_provider(conn: AsyncConnection, number: Row) -> str | None:
     if number.agent_id is None:
         return None
     owner = (number.account_id, number.mode)
-    if await queries.is_our_agent(conn, *owner, number.agent_id):
+    if await queries.our_agents(conn, *owner, [number.agent_id]):
         return await queries.agent_external_id(conn, *owner, number.agent_id)
     return str(number.agent_id)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +23,7 @@ from voxpria_server.trunks.queries import uses
 
 CHANNEL = "voxpria_numbers"
 _number = phone_numbers.c
+_TEXTS = sa.ARRAY(sa.Text)
 
 _MEANS = """
     (SELECT t.provider FROM trunks t WHERE t.id = {n}.trunk_id) AS carrier_provider,
@@ -47,6 +49,17 @@ LEFT JOIN provider_agents p ON (p.agent_id, p.account_id, p.mode) = (n.agent_id,
 LEFT JOIN phone_number_stats s ON s.phone_number_id = n.id
 WHERE n.account_id = $1 AND n.mode = $2 AND n.id = $3
 """  # noqa: S608  (no text of anybody's)
+
+_ADD = sa.text("""
+INSERT INTO phone_numbers (id, account_id, mode, e164, trunk_id, engine, agent_id, config, status, is_routed,
+    needs_reprovision, created_at, updated_at)
+SELECT id, :account_id, :mode, e164, trunk_id, engine, agent_id, CAST(config AS jsonb), 'provisioning', false, false,
+    :at, :at
+FROM unnest(CAST(:id AS text[]), CAST(:e164 AS text[]), CAST(:trunk_id AS text[]), CAST(:engine AS text[]),
+    CAST(:agent_id AS text[]), CAST(:config AS text[])) AS given (id, e164, trunk_id, engine, agent_id, config)
+ON CONFLICT (account_id, mode, e164) DO NOTHING
+RETURNING id
+""")
 
 _COUNT_CALLS = sa.text("""
 INSERT INTO phone_number_stats AS s (phone_number_id, total_calls, talk_seconds, last_call_at)
@@ -109,12 +122,29 @@ async def keep_agent_name(conn: AsyncConnection, caller: Caller, agent_id: str, 
     await conn.execute(statement.on_conflict_do_update(index_elements=list(key), set_=said))
 
 
-async def add(conn: AsyncConnection, values: Mapping[str, Any]) -> Row | None:
-    """Add a number; None if the account has it already."""
-    statement = insert(phone_numbers).values(**values)
-    statement = statement.on_conflict_do_nothing(index_elements=["account_id", "mode", "e164"])
-    row: Row | None = (await conn.execute(statement.returning(phone_numbers))).one_or_none()
-    return row
+async def add(conn: AsyncConnection, caller: Caller, numbers: Sequence[Mapping[str, Any]], at: datetime) -> set[str]:
+    """Add numbers; return the ids of those that the account did not have already."""
+    columns = {name: [number[name] for number in numbers] for name in ("id", "e164", "trunk_id", "engine", "agent_id")}
+    configs = [msgspec.json.encode(number["config"]).decode() for number in numbers]
+    values = {"account_id": caller.account_id, "mode": caller.mode, "at": at, "config": configs, **columns}
+    return set((await conn.execute(_ADD, values)).scalars())
+
+
+async def imported(conn: AsyncConnection, caller: Caller, e164s: Collection[str]) -> set[str]:
+    """Return which of these numbers the account has already."""
+    statement = sa.select(_number.e164).where(_mine(caller), _number.e164 == sa.any_(sa.literal(list(e164s), _TEXTS)))
+    return set((await conn.execute(statement)).scalars())
+
+
+async def trunks_to_use(conn: AsyncConnection, caller: Caller, ids: Collection[str]) -> dict[str, Row]:
+    """Return those of these trunks that the account has, by id, and keep them until the transaction ends."""
+    statement = sa.select(trunks).where(
+        trunks.c.id == sa.any_(sa.literal(list(ids), _TEXTS)),
+        trunks.c.account_id == caller.account_id,
+        trunks.c.mode == caller.mode,
+    )
+    held = statement.order_by(trunks.c.id).with_for_update(read=True, key_share=True)
+    return {trunk.id: trunk for trunk in await conn.execute(held)}
 
 
 async def update(conn: AsyncConnection, number_id: str, values: Mapping[str, Any]) -> Row:
@@ -241,12 +271,13 @@ async def agent_external_id(conn: AsyncConnection, account_id: str, mode: str, a
     return (await conn.execute(statement)).scalar_one_or_none()
 
 
-async def is_our_agent(conn: AsyncConnection, account_id: str, mode: str, agent_id: str) -> bool:
-    """Tell whether the account has the agent, and keep it from being deleted until the transaction ends."""
+async def our_agents(conn: AsyncConnection, account_id: str, mode: str, ids: Collection[str]) -> set[str]:
+    """Return which of these agents the account has, and keep them from being deleted until the transaction ends."""
     statement = sa.select(agents.c.id).where(
-        agents.c.id == agent_id, agents.c.account_id == account_id, agents.c.mode == mode
+        agents.c.id == sa.any_(sa.literal(list(ids), _TEXTS)), agents.c.account_id == account_id, agents.c.mode == mode
     )
-    return (await conn.execute(statement.with_for_update(read=True, key_share=True))).one_or_none() is not None
+    held = statement.order_by(agents.c.id).with_for_update(read=True, key_share=True)
+    return set((await conn.execute(held)).scalars())
 
 
 async def count_of_agent(conn: AsyncConnection, caller: Caller, agent_id: str) -> int:

@@ -287,9 +287,9 @@ def bulk_progress(found: Row, rows: Sequence[Row]) -> BulkProgress:
     )
 
 
-def head(row: Row) -> NumberHead:
+def head(number: Mapping[str, Any]) -> NumberHead:
     """Return what import answers."""
-    return NumberHead(**_head(row._asdict()))
+    return NumberHead(**_head(number))
 
 
 def listed(row: Mapping[str, Any]) -> dict[str, Any]:

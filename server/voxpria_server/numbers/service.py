@@ -1,7 +1,8 @@
 """The rules for phone numbers."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.agents import queries as agent_queries
 from voxpria_server.agents import service as agents
+from voxpria_server.auth.limits import Allowance, ImportAllowance
 from voxpria_server.auth.service import Caller
-from voxpria_server.errors import ConflictError, InvalidNumberError, InvalidParameterError, NotFoundError
+from voxpria_server.errors import (
+    ApiError,
+    ConflictError,
+    InvalidNumberError,
+    InvalidParameterError,
+    NotFoundError,
+    unkeepable_text,
+)
 from voxpria_server.kit import jobs
 from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.kit.db import Database, Row
@@ -29,39 +38,121 @@ _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _SANDBOX_PREFIX = "+1555555"
 
 
-async def import_number(conn: AsyncConnection, caller: Caller, body: NumberImport) -> Row:
-    """Add a number. What needs nobody's consent (a generic trunk) starts to be provisioned at once."""
-    e164 = check_e164(body.phone_number, caller.mode)
-    trunk = await _trunk(conn, caller, body.trunk_id)
-    engine = _engine(trunk.provider, body.engine)
-    await check_agent(conn, caller, engine, body.agent_id)
-    await _check_engine_trunk(conn, caller, trunk.provider, engine, body.config)
-    now = utc_now()
-    values = {
-        "id": new_id("phone"),
-        "account_id": caller.account_id,
-        "mode": caller.mode,
-        "e164": e164,
-        "trunk_id": trunk.id,
-        "engine": engine,
-        "agent_id": body.agent_id,
-        "config": body.config.model_dump(),
-        "status": "provisioning",
-        "is_routed": False,
-        "needs_reprovision": False,
-        "created_at": now,
-        "updated_at": now,
-    }
-    row = await queries.add(conn, values)
-    if row is None:
-        raise ConflictError(
-            "This number is imported already.",
-            code="phone_number_exists",
-            details={"field": "phone_number", "provided": e164},
+@dataclass(frozen=True)
+class Imported:
+    """A number that was added."""
+
+    id: str
+    e164: str
+    trunk_id: str
+    engine: str | None
+    agent_id: str | None
+    config: dict[str, Any]
+    created_at: datetime
+    status: str = "provisioning"
+    status_reason: None = None
+
+
+async def import_numbers(
+    conn: AsyncConnection, caller: Caller, bodies: Sequence[NumberImport], allowance: Allowance
+) -> list[Imported | ApiError | None]:
+    """Add and count numbers; return for each the number, why it can't be had, or None: no import is left for it.
+
+    Each is judged as if those before it were there. What needs nobody's consent (a generic trunk) starts to be
+    provisioned at once. What can be known before is looked up before the account's turn, which others wait for.
+    """
+    trunks = await queries.trunks_to_use(conn, caller, {id_ for body in bodies for id_ in _trunks_named(body)})
+    agents, now = await _agents_named(conn, caller, bodies), utc_now()
+    judged = [_judge(caller, body, trunks, agents, now) for body in bodies]
+    wanted = {one.e164 for one in judged if isinstance(one, Imported)}
+    left = await allowance.left(conn)
+    taken = await queries.imported(conn, caller, wanted) if len(wanted) > left else set()
+    fresh: list[Imported] = []
+    outcomes: list[Imported | ApiError | None] = []
+    for one in judged:
+        if isinstance(one, ApiError):
+            outcomes.append(one)
+        elif one.e164 in taken:
+            outcomes.append(_exists(one))
+        elif len(fresh) == left:
+            outcomes.append(None)
+        else:
+            taken.add(one.e164)
+            fresh.append(one)
+            outcomes.append(one)
+    added = await queries.add(conn, caller, [asdict(number) for number in fresh], now) if fresh else set()
+    started = [one.id for one in await _ready(conn, caller, fresh, trunks) if one.id in added]
+    if started:
+        await jobs.defer_many(
+            conn, PROVISION_TASK, [{"number_id": one} for one in started], queue=PROVISION_QUEUE, locks=started
         )
-    if engine is None or (engine == "openai" and await _is_answered(conn, row, trunk)):
-        await start_provisioning(conn, row.id)
-    return row
+    await allowance.count(conn, len(added))
+    return [_exists(one) if isinstance(one, Imported) and one.id not in added else one for one in outcomes]
+
+
+async def import_number(
+    conn: AsyncConnection, caller: Caller, body: NumberImport, imports: ImportAllowance
+) -> Imported:
+    """Add and count a number, as `import_numbers` does; raise why it can't be had."""
+    (outcome,) = await import_numbers(conn, caller, [body], imports)
+    match outcome:
+        case Imported():
+            return outcome
+        case ApiError():
+            raise outcome
+        case None:
+            raise imports.refusal
+
+
+def _trunks_named(body: NumberImport) -> list[str]:
+    return [body.trunk_id, *filter(None, [body.config.engine_trunk_id])]
+
+
+async def _agents_named(conn: AsyncConnection, caller: Caller, bodies: Iterable[NumberImport]) -> set[str]:
+    """Return which of the agents that are named are ours."""
+    ids = {body.agent_id for body in bodies if body.agent_id is not None}
+    return await queries.our_agents(conn, caller.account_id, caller.mode, ids) if ids else set()
+
+
+def _judge(
+    caller: Caller, body: NumberImport, trunks: Mapping[str, Row], agents: Collection[str], now: datetime
+) -> Imported | ApiError:
+    """Return the number that a body asks for, or why it can't be had."""
+    try:
+        e164 = check_e164(body.phone_number, caller.mode)
+        trunk = _named(trunks, body.trunk_id)
+        engine = _engine(trunk.provider, body.engine)
+        _check_agent(agents, engine, body.agent_id)
+        _check_engine_trunk(trunks, trunk.provider, engine, body.config)
+        if "\0" in (body.config.first_message or ""):
+            raise unkeepable_text()
+    except ApiError as refusal:
+        return refusal
+    return Imported(new_id("phone"), e164, trunk.id, engine, body.agent_id, body.config.model_dump(), now)
+
+
+async def _ready(
+    conn: AsyncConnection, caller: Caller, numbers: Sequence[Imported], trunks: Mapping[str, Row]
+) -> list[Imported]:
+    """Return those that need nobody's consent: without an engine, or on an OpenAI trunk that is provisioned."""
+    ready = [number for number in numbers if number.engine is None]
+    of_openai = [number for number in numbers if number.engine == "openai"]
+    if not of_openai:
+        return ready
+    all_of_it = await queries.trunks_of_engine(conn, caller.account_id, caller.mode, "openai")
+    for number in of_openai:
+        target = target_of("openai", number.config["engine_trunk_id"], trunks[number.trunk_id], all_of_it)
+        if not isinstance(target, str) and target.provisioned_at is not None:
+            ready.append(number)
+    return ready
+
+
+def _exists(number: Imported) -> ConflictError:
+    return ConflictError(
+        "This number is imported already.",
+        code="phone_number_exists",
+        details={"field": "phone_number", "provided": number.e164},
+    )
 
 
 async def get(conn: AsyncConnection, caller: Caller, number_id: str, *, lock: bool = False) -> Row:
@@ -107,8 +198,9 @@ async def update(conn: AsyncConnection, caller: Caller, number_id: str, body: Nu
         is_told_by_us = row.engine == "elevenlabs" and row.provisioned_at is not None
         values["needs_reprovision"] = row.needs_reprovision or (is_told_by_us and body.agent_id != row.agent_id)
     if body.config.model_fields_set:
-        trunk = await _trunk(conn, caller, row.trunk_id)
-        await _check_engine_trunk(conn, caller, trunk.provider, row.engine, body.config)
+        carrier = await _trunk(conn, caller, row.trunk_id)
+        named = await trunk_queries.find(conn, caller, body.config.engine_trunk_id or carrier.id)
+        _check_engine_trunk({named.id: named} if named else {}, carrier.provider, row.engine, body.config)
         values["config"] = row.config | body.config.model_dump(exclude_unset=True)
     return await queries.update(conn, row.id, values)
 
@@ -261,36 +353,31 @@ def _engine(provider: str, wanted: str | None) -> str | None:
     return provider
 
 
-async def _is_answered(conn: AsyncConnection, number: Row, carrier: Row) -> bool:
-    """Tell whether the trunk that a new number's calls go to has been provisioned as a whole."""
-    of_engine = await queries.trunks_of_engine(conn, number.account_id, number.mode, number.engine)
-    target = choose_target(number, carrier, of_engine)
-    return not isinstance(target, str) and target.provisioned_at is not None
-
-
 async def check_agent(conn: AsyncConnection, caller: Caller, engine: str | None, agent_id: str | None) -> None:
     """Raise 404 agent_not_found, unless it may be an agent at ElevenLabs: those can't be known here."""
-    if agent_id is None or engine == "elevenlabs":
+    if agent_id is not None and engine != "elevenlabs":
+        ours = await queries.our_agents(conn, caller.account_id, caller.mode, [agent_id])
+        _check_agent(ours, engine, agent_id)
+
+
+def _check_agent(ours: Collection[str], engine: str | None, agent_id: str | None) -> None:
+    if agent_id is None or engine == "elevenlabs" or agent_id in ours:
         return
-    if not await queries.is_our_agent(conn, caller.account_id, caller.mode, agent_id):
-        raise NotFoundError(
-            "There is no agent with this id.",
-            code="agent_not_found",
-            details={"field": "agent_id", "provided": agent_id},
-        )
+    raise NotFoundError(
+        "There is no agent with this id.",
+        code="agent_not_found",
+        details={"field": "agent_id", "provided": agent_id},
+    )
 
 
-async def _check_engine_trunk(
-    conn: AsyncConnection, caller: Caller, provider: str, engine: str | None, config: Config
-) -> None:
+def _check_engine_trunk(trunks: Mapping[str, Row], provider: str, engine: str | None, config: Config) -> None:
     if config.engine_trunk_id is None:
         return
     if provider != "generic" or engine is None:
         raise InvalidParameterError(
             "Only a number of an engine on a generic trunk has an engine trunk.", field="config.engine_trunk_id"
         )
-    trunk = await _trunk(conn, caller, config.engine_trunk_id)
-    if trunk.provider != engine:
+    if _named(trunks, config.engine_trunk_id).provider != engine:
         raise InvalidParameterError(
             "The engine trunk is of another provider than the number's engine.",
             field="config.engine_trunk_id",
@@ -300,6 +387,11 @@ async def _check_engine_trunk(
 
 async def _trunk(conn: AsyncConnection, caller: Caller, trunk_id: str) -> Row:
     trunk = await trunk_queries.find(conn, caller, trunk_id)
+    return _named({} if trunk is None else {trunk.id: trunk}, trunk_id)
+
+
+def _named(trunks: Mapping[str, Row], trunk_id: str) -> Row:
+    trunk = trunks.get(trunk_id)
     if trunk is None:
         raise NotFoundError(
             "There is no trunk with this id.",
