@@ -1,10 +1,16 @@
 """What an operator reads of refused calls that are nobody's."""
 
+import asyncio
+
+import msgspec
 import pytest
 from kamailio_words import STRANGER, TABLE, heard, invite
 from voxpria_edge import calls, messages
+from voxpria_edge.control_plane import ControlPlaneError
 from voxpria_edge.strangers import Strangers
-from voxpria_routing.decide import decide
+from voxpria_routing.decide import Decision, decide
+from voxpria_routing.edge_api import MOST_REFUSED, OTHERS, Refused
+from voxpria_routing.edge_api import Strangers as News
 
 pytestmark = pytest.mark.unit
 
@@ -14,6 +20,56 @@ class Lines(list[dict[str, object]]):
 
     def info(self, _event: str, **fields: object) -> None:
         self.append(fields)
+
+
+def refused(to: str = "+15550009999", source: str = STRANGER) -> Decision:
+    message = heard(invite(to=to, source=source))
+    assert isinstance(message, messages.Invite)
+    return decide(TABLE, calls.question(message))
+
+
+def test_what_came_is_summed_by_source_however_many_they_are() -> None:
+    strangers = Strangers()
+    for n in range(3000):
+        strangers.note(f"192.0.{n % 1000 >> 8}.{n % 1000 & 255}:5060", "udp", refused())
+    strangers.note("[2001:db8::1]:5060", "tcp", refused())
+    told = strangers.take()
+    assert len(told) <= MOST_REFUSED
+    assert sum(one.count for one in told) == 3001
+    assert (told[0].source, told[0].count, told[0].called) == ("192.0.0.0", 3, "+15550009999")
+    assert told[0].mend == refused().explanation.mend
+    assert told[-1].source == OTHERS
+    assert strangers.take() == ()
+
+
+def test_what_a_stranger_writes_can_be_told() -> None:
+    strangers = Strangers()
+    decision = msgspec.structs.replace(refused(), called="+1\x00\udcff" + "5" * 100)
+    strangers.note("192.0.2.1:5060", "udp", decision)
+    (told,) = msgspec.json.decode(msgspec.json.encode(strangers.take()), type=list[Refused])
+    assert told.called == "+1?" + "5" * 60
+
+
+async def test_what_is_not_taken_is_told_with_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxpria_edge.strangers._EVERY_SECONDS", 0.01)
+    strangers, told = Strangers(), asyncio.Queue[News]()
+    failures = iter([ControlPlaneError("away"), ControlPlaneError("away")])
+
+    class Deaf:
+        """A control plane that does not take the first two."""
+
+        async def tell(self, news: News) -> None:
+            for failure in failures:
+                strangers.note("192.0.2.1:5060", "udp", refused())
+                raise failure
+            await told.put(news)
+
+    strangers.note("192.0.2.1:5060", "udp", refused())
+    telling = asyncio.create_task(strangers.tell("edge_1", Deaf()))  # type: ignore[arg-type]
+    async with asyncio.timeout(50):
+        news = await told.get()
+    telling.cancel()
+    assert [(one.source, one.count) for one in news.refused] == [("192.0.2.1", 3)]
 
 
 def test_the_log_says_what_came_and_why_it_was_refused_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

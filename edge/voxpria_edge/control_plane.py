@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
-from voxpria_routing.edge_api import Command, Commands, CommandsWanted, OpenCalls, Status, TrunkNews
+from voxpria_routing.edge_api import Command, Commands, CommandsWanted, OpenCalls, Status, Strangers, TrunkNews
 from voxpria_routing.events import Batch, BatchResult
 from voxpria_routing.snapshot import Delta, Reader, Snapshot
 from voxpria_routing.trace import Trace
@@ -26,7 +26,12 @@ _MOST_LINES = 1 << 20
 
 
 _PATIENCE = aiohttp.ClientTimeout(total=_WAIT_SECONDS + _SNAPSHOT_SECONDS, connect=3, sock_read=_WAIT_SECONDS + 60)
-_NEWS = {Status: "/edge/v1/status", OpenCalls: "/edge/v1/open-calls", TrunkNews: "/edge/v1/trunks"}
+_NEWS = {
+    Status: "/edge/v1/status",
+    OpenCalls: "/edge/v1/open-calls",
+    TrunkNews: "/edge/v1/trunks",
+    Strangers: "/edge/v1/strangers",
+}
 
 
 class ControlPlaneError(Exception):
@@ -113,8 +118,8 @@ class ControlPlane:
             raise
         return True
 
-    async def tell(self, news: Status | OpenCalls | TrunkNews) -> None:
-        """Say how the edge is doing, which calls are open, or how the trunks are."""
+    async def tell(self, news: Status | OpenCalls | TrunkNews | Strangers) -> None:
+        """Say how the edge is doing, which calls are open, how the trunks are, or what was refused and is nobody's."""
         await self._ask("POST", _NEWS[type(news)], body=msgspec.json.encode(news))
 
     async def hand_over_recording(self, call_id: str, file: Path) -> None:

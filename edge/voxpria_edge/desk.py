@@ -108,7 +108,8 @@ class Desk:
         """What was decided on calls that are being set up, so that their next trunk can be tried."""
         self.bridges: Middle = NoMiddle()
         """Stands in the middle of the calls that we place."""
-        self._strangers = Strangers()
+        self.strangers = Strangers()
+        """Who is refused and is nobody's."""
         self._waiting: Waiting[Challenged] = Waiting(self._unanswered)
         self._too_short: Waiting[TooShort] = Waiting(self._stays_refused)
 
@@ -300,7 +301,7 @@ class Desk:
 
     def _open(self, invite: messages.Invite, decision: Decision, opened: tuple[Call, list[CallEvent]] | None) -> None:
         if opened is None:
-            self._strangers.note(f"{invite.source}:{invite.port}", invite.transport, decision)
+            self.strangers.note(f"{invite.source}:{invite.port}", invite.transport, decision)
             self._remember(invite.id, None, [])
             return
         if isinstance(decision, Dial):

@@ -10,6 +10,7 @@ Every request carries `Authorization: Bearer <edge token>` and names its edge.
 - `POST /edge/v1/events` takes a `Batch`, answers with a `BatchResult`.
 - `POST /edge/v1/status` takes a `Status`, answers 204.
 - `POST /edge/v1/trunks` takes `TrunkNews`, answers 204.
+- `POST /edge/v1/strangers` takes `Strangers`, answers 204.
 - `POST /edge/v1/open-calls` takes `OpenCalls`, answers 204.
 - `POST /edge/v1/commands` takes `CommandsWanted`, answers with `Commands` as soon as there is one that is not `known`,
   or with none after `wait_seconds` (at most 25). A command may come more than once, and to be done twice is no harm.
@@ -23,12 +24,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from voxpria_routing.decide import Cause
 from voxpria_routing.events import UtcTime
 from voxpria_routing.snapshot import Mode, Transport
 
 Sentence = Annotated[str, msgspec.Meta(max_length=2000)]
 
 MOST_KNOWN = 1000
+MOST_REFUSED = 200
+OTHERS = "others"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +88,35 @@ class TrunkNews(msgspec.Struct, frozen=True, kw_only=True):
     reports: Annotated[tuple[TrunkReport, ...], msgspec.Meta(max_length=1000)] = ()
     registrations: dict[str, Registration | None] = {}
     """By trunk id; None is that there is none any more."""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls from one address, refused for one cause, that belong to no account: how many, and the last of them."""
+
+    source: Annotated[str, msgspec.Meta(max_length=64)]
+    """The address, without its port; `others` for what came from too many to be told apart."""
+    cause: Cause
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**40)]
+    first_at: UtcTime
+    last_at: UtcTime
+    transport: Annotated[str, msgspec.Meta(max_length=16)]
+    called: Annotated[str, msgspec.Meta(max_length=64)]
+    why: Sentence
+    nearest: Sentence | None = None
+    mend: Sentence | None = None
+
+    def after(self, before: "Refused | None") -> "Refused":
+        """Return the sum of these and of those before, of the same source and cause."""
+        if before is None:
+            return self
+        return msgspec.structs.replace(self, count=before.count + self.count, first_at=before.first_at)
+
+
+class Strangers(msgspec.Struct, frozen=True, kw_only=True):
+    """Refused calls that belong to no account, since an edge last told of such."""
+
+    edge_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    refused: Annotated[tuple[Refused, ...], msgspec.Meta(max_length=MOST_REFUSED)]
 
 
 class OpenCalls(msgspec.Struct, frozen=True, kw_only=True):

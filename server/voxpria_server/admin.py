@@ -6,7 +6,7 @@ python -m voxpria_server.admin --help        (`./run admin` gives it a running i
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, TypeVar
@@ -21,6 +21,8 @@ from voxpria_server.accounts.models import STANDARD_PLAN
 from voxpria_server.auth import keys as key_rules
 from voxpria_server.auth import queries as key_queries
 from voxpria_server.auth.service import SCOPES, Mode
+from voxpria_server.edge_api import queries as edge_queries
+from voxpria_server.edge_api.service import REFUSED_KEPT_DAYS
 from voxpria_server.errors import ApiError
 from voxpria_server.kit import logs
 from voxpria_server.kit.clock import iso, utc_now
@@ -178,6 +180,16 @@ def renew_routes() -> None:
     _print({"version": _run(version.leap)})
 
 
+@app.command("refused")
+def list_refused(
+    days: Annotated[int, typer.Option(min=1, max=REFUSED_KEPT_DAYS, help="Today, and how many days before.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+) -> None:
+    """List refused calls that are no account's, latest first: by day, address and cause, with what would mend it."""
+    since = utc_now().date() - timedelta(days=days - 1)
+    _show(*_run(lambda conn: edge_queries.list_refused(conn, since, limit)))
+
+
 async def _of_account(
     conn: AsyncConnection, account_id: str, look: Callable[[AsyncConnection, str], Awaitable[T]]
 ) -> T:
@@ -253,6 +265,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  (whatever a column holds)
     match value:
         case datetime():
             return iso(value)
+        case date():
+            return value.isoformat()
         case Sequence() if not isinstance(value, str):
             return [_plain(part) for part in value]
         case IPv4Network() | IPv6Network():

@@ -109,6 +109,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 health.run(),
                 registrar.run(),
                 Allowed(lambda: routes.table, settings.allowed_file, rpc).run(),
+                desk.strangers.tell(edge_id, control_plane),
                 tell_of_trunks(edge_id, health, registrar, control_plane),
                 Watch(desk, rtpengine).run(),
                 tracer.run([call.id for call in desk.open_calls]),

@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
-from voxpria_routing.edge_api import Commands, CommandsWanted, OpenCalls, Status, TrunkNews
+from voxpria_routing.edge_api import Commands, CommandsWanted, OpenCalls, Status, Strangers, TrunkNews
 from voxpria_routing.events import BatchResult
 
 from voxpria_server.calls import commands, placing, recordings, service
 from voxpria_server.calls.links import RecordingLinks
 from voxpria_server.calls.recordings import RecordingStore
 from voxpria_server.calls.traces import MAX_PACKED_BYTES, TraceStore
+from voxpria_server.edge_api import service as strangers
 from voxpria_server.edge_api import wire
 from voxpria_server.errors import NotFoundError, UnauthorizedError, UnavailableError
 from voxpria_server.kit.db import Database, DatabasePart
@@ -35,6 +36,7 @@ _SNAPSHOT_SECONDS = 300.0
 _MAX_BATCH_BYTES = 8 * 1024 * 1024
 _MAX_STATUS_BYTES = 64 * 1024
 _MAX_TRUNK_NEWS_BYTES = 4 * 1024 * 1024
+_MAX_STRANGERS_BYTES = 2 * 1024 * 1024
 _MAX_OPEN_CALLS_BYTES = 4 * 1024 * 1024
 _MAX_COMMANDS_BYTES = 256 * 1024
 
@@ -141,6 +143,14 @@ async def take_trunk_news(request: Request, database: DatabasePart) -> None:
     news = wire.decode(await wire.read_body(request, _MAX_TRUNK_NEWS_BYTES), TrunkNews)
     async with database.transaction() as conn:
         await trunks.take_news(conn, news)
+
+
+@router.post("/strangers", status_code=204)
+async def take_strangers(request: Request, database: DatabasePart) -> None:
+    """Keep what an edge has refused and is no account's."""
+    news = wire.decode(await wire.read_body(request, _MAX_STRANGERS_BYTES), Strangers)
+    async with database.transaction() as conn:
+        await strangers.take_strangers(conn, news)
 
 
 @router.post("/open-calls", status_code=204)
