@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certificates_of_tests import Authority
 from running_edge import until
 
 USER, PASSWORD, REALM = "trunk-user", "its password", "carrier.test"
@@ -20,8 +21,7 @@ log_stderror=yes
 fork=yes
 children=1
 auto_aliases=no
-listen=udp:ADDRESS:PORT
-listen=tcp:ADDRESS:PORT
+LISTEN
 loadmodule "jsonrpcs.so"
 loadmodule "kex.so"
 loadmodule "tm.so"
@@ -34,6 +34,7 @@ loadmodule "xlog.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
+LOAD_TLS
 modparam("jsonrpcs", "transport", 4)
 modparam("jsonrpcs", "dgram_socket", "FOLDER/rpc.sock")
 modparam("usrloc", "db_mode", 0)
@@ -109,15 +110,44 @@ class RegistrarServer:
             return json.loads(sock.recv(1 << 16)).get("result")
 
 
+def _tls(folder: Path, address: str, authority: Authority | None) -> dict[str, str]:
+    """Return the lines of the configuration that say what it listens on."""
+    if authority is None:
+        return {"LISTEN": "listen=udp:ADDRESS:PORT\nlisten=tcp:ADDRESS:PORT", "LOAD_TLS": ""}
+    certificate, key = authority.issue(folder, address)
+    load = f'loadmodule "tls.so"\nmodparam("tls", "certificate", "{certificate}")\n'
+    load += f'modparam("tls", "private_key", "{key}")\nmodparam("tls", "tls_method", "TLSv1.2+")'
+    return {"LISTEN": "enable_tls=yes\nlisten=tls:ADDRESS:PORT", "LOAD_TLS": load}
+
+
 @contextlib.contextmanager
 def registrar_server(
-    address: str, port: int, *, algorithm: str = "MD5", least: int = 5, most: int = 600, password: str = PASSWORD
+    address: str,
+    port: int,
+    *,
+    algorithm: str = "MD5",
+    least: int = 5,
+    most: int = 600,
+    password: str = PASSWORD,
+    authority: Authority | None = None,
 ) -> Iterator[RegistrarServer]:
-    """Run a registrar that binds for `least` to `most` seconds, until the way out."""
+    """Run a registrar that binds for `least` to `most` seconds, until the way out.
+
+    With an authority it speaks TLS on `port`, as `address`, else UDP and TCP.
+    """
     folder = Path(tempfile.mkdtemp(prefix="reg"))
-    values = {"FOLDER": folder, "ADDRESS": address, "PORT": port, "MOST": most, "LEAST": least, "USER": USER}
+    values = {
+        "FOLDER": folder,
+        "ADDRESS": address,
+        "PORT": port,
+        "MOST": most,
+        "LEAST": least,
+        "USER": USER,
+    }
     values |= {"ALGORITHM": algorithm, "REALM": REALM, "PASSWORD": password}
     text = _CONFIGURATION
+    for name, lines in _tls(folder, address, authority).items():
+        text = text.replace(name, lines)
     for name, value in values.items():
         text = text.replace(name, str(value))
     (folder / "kamailio.cfg").write_text(text)

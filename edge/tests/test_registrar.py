@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from registrar_tool import PASSWORD, USER, registrar_server
@@ -35,17 +36,19 @@ def until_told(edge: RunningEdge, trunk: Trunk, status: str) -> Registration:
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 def test_it_registers_refreshes_and_takes_its_contact_back(
     registering: RunningEdge, agent_port: int, algorithm: str, transport: str
 ) -> None:
     trunk = registered_trunk(agent_port, transport=transport)
-    with registrar_server(AGENT, agent_port, algorithm=algorithm, most=6) as server:
+    authority = registering.authority if transport == "tls" else None
+    with registrar_server(AGENT, agent_port, algorithm=algorithm, most=6, authority=authority) as server:
         registering.route([trunk], [])
         first = until_told(registering, trunk, "registered")
         assert first.sip_code == 200
         [contact] = server.contacts()
-        assert contact["Address"].startswith(f"sip:{trunk.id}@{registering.address}:{registering.sip_port}")
+        port = registering.tls_port if transport == "tls" else registering.sip_port
+        assert contact["Address"].startswith(f"sip:{trunk.id}@{registering.address}:{port}")
         assert first.expires_at is not None
         assert (first.expires_at - first.checked_at).total_seconds() <= 6
 
@@ -60,9 +63,12 @@ def test_it_registers_refreshes_and_takes_its_contact_back(
     until("nothing is said of it any more", lambda: trunk.id not in registering.control_plane.registrations)
 
 
-def test_a_server_that_wants_longer_gets_longer(registering: RunningEdge, agent_port: int) -> None:
-    trunk = registered_trunk(agent_port)
-    with registrar_server(AGENT, agent_port, least=900, most=3600) as server:
+@pytest.mark.parametrize("transport", ["udp", "tls"])
+def test_a_server_that_wants_longer_gets_longer(registering: RunningEdge, agent_port: int, transport: str) -> None:
+    """423 (RFC 3261 section 10.2.8), with the credentials shown again."""
+    trunk = registered_trunk(agent_port, transport=transport)
+    authority = registering.authority if transport == "tls" else None
+    with registrar_server(AGENT, agent_port, algorithm="SHA-256", least=900, most=3600, authority=authority) as server:
         registering.route([trunk], [])
         found = until_told(registering, trunk, "registered")
         assert found.expires_at is not None
@@ -140,3 +146,45 @@ def test_a_call_through_the_registration_is_admitted_like_any_other(
     assert ended.invited.trunk_id == trunk.id
     assert ended.invited.to == number
     assert any("from To" in line for line in ended.invited.explanation.tried)
+
+
+def test_a_server_whose_certificate_is_another_names_gets_no_registration(
+    registering: RunningEdge, agent_port: int
+) -> None:
+    trunk = registered_trunk(agent_port, transport="tls", server="localhost")
+    with registrar_server("127.0.0.1", agent_port, authority=registering.authority) as server:
+        registering.route([trunk], [])
+        found = until_told(registering, trunk, "failed")
+        assert "certificate" in str(found.detail)
+        assert not server.contacts()
+
+
+def test_each_of_two_edges_registers_and_when_one_dies_calls_come_by_the_other(
+    registering: RunningEdge, number: str, agent_port: int, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The server holds a contact of each (RFC 3261 section 10.2.1), tries all, and forgets the dead one in its time."""
+    agent = free_port()
+    trunk = registered_trunk(agent_port, allowed_addresses=(AGENT,))
+    target = trunk_to(agent, id="trunk_agent", allowed_addresses=())
+    routes = [trunk, target], [number_on(trunk, number, agent_trunk_id=target.id)]
+    to = (AGENT, agent_port)
+    with registrar_server(*to, most=20) as server:
+        with RunningEdge.started(tmp_path_factory.mktemp("dying")) as dying:
+            for each in (registering, dying):
+                each.route(*routes)
+                until_told(each, trunk, "registered")
+            ports = {registering.sip_port, dying.sip_port}
+            until("both are bound", lambda: {_port(contact) for contact in server.contacts()} == ports)
+        with (
+            sipp("agent_answers", folder, address=AGENT, port=agent) as answering,
+            sipp("carrier_calls_and_hangs_up", folder, address=CARRIER, to=to, number=number) as carrier,
+        ):
+            carrier.wait()
+            answering.wait()
+        assert registering.ended_call(carrier.sip_call_id).invited.trunk_id == trunk.id
+        until("the dead edge's contact has lapsed", lambda: len(server.contacts()) == 1, 90)
+        assert registering.control_plane.registrations[trunk.id].status == "registered"
+
+
+def _port(contact: dict[str, Any]) -> int:
+    return int(contact["Address"].split(":")[2].partition(";")[0])
