@@ -1,4 +1,4 @@
-"""Guides can't lie: what they say to type is typed, in order, into one shell beside a running instance."""
+"""Guides and README can't lie: what they say to type is typed, in order, into one shell beside a running instance."""
 
 import json
 import os
@@ -97,9 +97,8 @@ class Receiver:
         self._process.wait(10)
 
 
-def blocks(product: Product, guide: str, port: int) -> list[tuple[str, str]]:
-    """The blocks of a guide, with this instance's addresses in place of those of a default one."""
-    text = (GUIDES / f"{guide}.md").read_text()
+def blocks(product: Product, text: str, port: int = 9000) -> list[tuple[str, str]]:
+    """The blocks of a text, with this instance's addresses in place of those of a default one."""
     text = text.replace("http://127.0.0.1:8000", product.url).replace("9000", str(port))
     return [(match[1], match[2]) for match in _BLOCK.finditer(text)]
 
@@ -122,8 +121,9 @@ def test_what_the_guides_say_works(product: Product, tmp_path: Path) -> None:
     printed: dict[str, str] = {}
     try:
         for guide in ORDER:
-            sources = {language: text for language, text in blocks(product, guide, port) if language in RECEIVERS}
-            for language, block in blocks(product, guide, port):
+            there = blocks(product, (GUIDES / f"{guide}.md").read_text(), port)
+            sources = {language: text for language, text in there if language in RECEIVERS}
+            for language, block in there:
                 if language != "sh":
                     continue
                 printed[guide] = printed.get(guide, "") + shell.type(block)
@@ -143,6 +143,18 @@ def test_what_the_guides_say_works(product: Product, tmp_path: Path) -> None:
     assert printed["keys"].count("HTTP/1.1 201") == 2
     assert printed["keys"].lower().count("idempotent-replayed: true") == 1
     assert "voxpria_requests_total" in printed["4-going-live"]
+
+
+def test_the_first_call_of_the_readme_works(product: Product, tmp_path: Path) -> None:
+    shell = Shell(product, tmp_path)
+    text = (ROOT / "README.md").read_text().partition("## The first call")[2].partition("\n## ")[0]
+    try:
+        printed = "".join(shell.type(block) for language, block in blocks(product, text) if language == "sh")
+        assert "answered; talking" in printed
+        assert '"error":{' not in printed
+        until("the call's record is complete", lambda: '"completed"' in shell.type('curl -s $API/calls -H "$AUTH"'))
+    finally:
+        shell.close()
 
 
 def is_delivered(shell: Shell, block: str, receiver: Receiver) -> bool:

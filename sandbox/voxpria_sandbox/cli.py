@@ -99,4 +99,4 @@ def _show_result(settings: Settings, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="./run")

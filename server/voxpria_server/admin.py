@@ -276,4 +276,4 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  (whatever a column holds)
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="./run admin")
