@@ -65,6 +65,15 @@ async def serve_udp(server: SipServer, address: str = ADDRESS, port: int = 0):
     return transport, transport.get_extra_info("sockname")[1]
 
 
+async def serve_tcp(server: SipServer, address: str = ADDRESS, port: int = 0):
+    async def serve(reader, writer):
+        with suppress(asyncio.IncompleteReadError):
+            while data := await reader.readuntil(b"\r\n\r\n"):
+                writer.writelines(server.answers(data))
+
+    return await asyncio.start_server(serve, address, port)
+
+
 async def ask(port: int, **changes) -> sip.Verdict:
     fields = {"transport": "udp", "username": "test_user", "password": "test_pass"} | changes
     return await sip.ask_options(sip.Server("sip.test.voxpria.com", 5060, next_hop=(ADDRESS, port), **fields))
@@ -87,12 +96,7 @@ async def test_digest_over_udp(credentials, status):
 
 async def test_digest_over_tcp():
     server = SipServer()
-
-    async def serve(reader, writer):
-        while data := await reader.readuntil(b"\r\n\r\n"):
-            writer.writelines(server.answers(data))
-
-    listener = await asyncio.start_server(serve, ADDRESS, 0)
+    listener = await serve_tcp(server)
     verdict = await ask(listener.sockets[0].getsockname()[1], transport="tcp")
     assert verdict.status == "reachable"
     assert [re.search(r"CSeq: (\d+)", request)[1] for request in server.requests] == ["1", "2"]
@@ -162,6 +166,17 @@ def test_digest_without_qop_as_rfc_2617_counts_it():
     assert ha1 == "939e7578ed9e3c518a452acee763bce9"
     answer = challenges.answer(challenge, "GET", "/dir/index.html", "Mufasa", "Circle Of Life")
     assert f'response="{wanted}"' in answer
+
+
+async def test_the_sandboxs_server_tells_credentials_apart_for_every_provider(client, settings):
+    listener = await serve_tcp(SipServer(), settings.sandbox_address, settings.sip_port)
+    config = {"server": "sip.test.voxpria.com", "transport": "tcp"}
+    for provider in ("generic", "elevenlabs"):
+        for password, status in (("wrong", 400), ("test_pass", 201)):
+            credentials = {"username": "test_user", "password": password}
+            body = {"name": provider, "provider": provider, "config": config, "credentials": credentials}
+            assert (await client.post("/v1/sip/trunks", json=body)).status_code == status, provider
+    listener.close()
 
 
 async def test_create_refuses_credentials_that_the_server_refuses(client, settings):

@@ -12,7 +12,7 @@ from typing import Any
 from voxpria_server.auth.service import Mode
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.providers import doctor, sip
-from voxpria_server.providers.hosts import way_to
+from voxpria_server.providers.hosts import SANDBOX_SIP, way_to
 from voxpria_server.settings import Settings
 
 _REGULAR_SECONDS = 300
@@ -26,7 +26,8 @@ async def check(
     server = server_of(settings, mode, config, credentials)
     if isinstance(server, str):
         return sip.Verdict("unreachable", server)
-    return await (sip.ask_options(server) if answers_options(provider) else sip.connect_only(server))
+    asks = answers_options(provider, config["server"])
+    return await (sip.ask_options(server) if asks else sip.connect_only(server))
 
 
 async def examine(
@@ -39,7 +40,7 @@ async def examine(
     return await doctor.examine(
         doctor.Examination(
             server=server,
-            answers_options=answers_options(provider),
+            answers_options=answers_options(provider, config["server"]),
             codecs=config["codecs"],
         )
     )
@@ -67,9 +68,9 @@ def server_of(
     )
 
 
-def answers_options(provider: str) -> bool:
-    """Tell whether a provider's server is known to answer OPTIONS; the AI providers' are not."""
-    return provider == "generic"
+def answers_options(provider: str, server: str) -> bool:
+    """Tell whether a trunk's server answers OPTIONS: the AI providers' do not, the sandbox's own does for all."""
+    return provider == "generic" or server == SANDBOX_SIP
 
 
 def record(found: sip.Verdict, *, failures_before: int) -> dict[str, Any]:
