@@ -126,6 +126,16 @@ async def until(client, phone_id, status, seconds=90):
             await asyncio.sleep(0.02)
 
 
+async def until_no_job_is_left(api, seconds=90):
+    left = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'provisioning' AND status < 'succeeded'"
+    async with asyncio.timeout(seconds):
+        while True:
+            async with api.database.read() as conn:
+                if not (await conn.exec_driver_sql(left)).scalar_one():
+                    return
+            await asyncio.sleep(0.02)
+
+
 async def snapshot_of(api):
     async with api.database.transaction() as conn:
         return await whole_snapshot(conn, api.app.state.settings, api.app.state.sealer)
@@ -311,6 +321,63 @@ async def test_patch_list_and_delete(client, sandbox, edge):
     assert (await client.get("/v1/phone-numbers?status=gone")).status_code == 400
     assert (await client.delete(f"/v1/phone-numbers/{phone_id}")).json()["success"] is True
     assert (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["error"]["code"] == "phone_not_found"
+
+
+async def test_a_number_is_switched_off_and_on(client, api, sandbox, edge, settings):
+    trunk_id = await make_trunk(client)
+    phone_id = (await import_number(client, trunk_id)).json()["id"]
+    other_id = (await import_number(client, trunk_id, "+15555551237")).json()["id"]
+    await until(client, phone_id, "active")
+    await until(client, other_id, "active")
+    answer = await client.patch(f"/v1/phone-numbers/{phone_id}", json={"status": "inactive"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "inactive")
+    row = (await client.get(f"/v1/phone-numbers/{phone_id}")).json()
+    assert (row["status"], row["status_reason"]) == ("inactive", "switched off through the API")
+
+    invite = Invite(request_user=GOOD, from_user="+13035550000", source_address=settings.sandbox_carrier_address)
+    refused = decide(Table(await snapshot_of(api)), invite)
+    assert isinstance(refused, Reject)
+    assert refused.sip_answer[0] == 480
+    assert "it was switched off" in refused.explanation.summary
+
+    answer = await client.post(f"/v1/sip/trunks/{trunk_id}/reprovision-all")
+    assert answer.json()["total_numbers"] == 1
+    assert (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["status"] == "inactive"
+
+    answer = await client.patch(f"/v1/phone-numbers/{phone_id}", json={"status": "active"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "provisioning")
+    row = await until(client, phone_id, "active")
+    assert row["status_reason"] is None
+    assert isinstance(decide(Table(await snapshot_of(api)), invite), Dial)
+    again = await client.patch(f"/v1/phone-numbers/{phone_id}", json={"status": "active"})
+    assert again.json()["status"] == "active"
+
+
+async def test_provisioning_that_goes_on_does_not_switch_a_number_on(client, api, sandbox, edge, monkeypatch):
+    monkeypatch.setattr(endpoints, "WAIT_SECONDS", 0.5)
+    phone_id = (await import_number(client, await make_trunk(client, ELEVENLABS), SLOW)).json()["id"]
+    assert (await client.post(f"/v1/phone-numbers/{phone_id}/provision")).status_code == 202
+    async with asyncio.timeout(60):
+        while not sandbox.requests:
+            await asyncio.sleep(0.02)
+    await client.patch(f"/v1/phone-numbers/{phone_id}", json={"status": "inactive"})
+    sandbox.patience.set()
+    await until_no_job_is_left(api)
+    assert (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["status"] == "inactive"
+    await client.post(f"/v1/phone-numbers/{phone_id}/provision")
+    await until(client, phone_id, "active")
+
+
+async def test_an_edge_that_comes_does_not_switch_a_number_on(client, api, sandbox):
+    phone_id = (await import_number(client, await make_trunk(client))).json()["id"]
+    async with asyncio.timeout(60):
+        while not (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["status_reason"]:
+            await asyncio.sleep(0.02)
+    await client.patch(f"/v1/phone-numbers/{phone_id}", json={"status": "inactive"})
+    async with an_edge(api.database):
+        await until_no_job_is_left(api)
+        row = (await client.get(f"/v1/phone-numbers/{phone_id}")).json()
+        assert (row["status"], row["status_reason"]) == ("inactive", "switched off through the API")
 
 
 async def test_an_agent_in_use_stays_unless_forced(client, api, sandbox, edge):

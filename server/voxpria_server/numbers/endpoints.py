@@ -146,7 +146,7 @@ async def get_number(
 async def update_number(
     caller: Writer, conn: Connection, phone_id: str, body: schemas.NumberUpdate
 ) -> schemas.NumberUpdated:
-    """Change a phone number; config is merged with what is there."""
+    """Change a phone number, switch it off or on; config is merged with what is there."""
     return schemas.updated(await service.update(conn, caller, phone_id, body))
 
 

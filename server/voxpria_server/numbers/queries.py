@@ -161,10 +161,10 @@ async def delete(conn: AsyncConnection, caller: Caller, number_id: str) -> bool:
 
 
 async def restart_all(conn: AsyncConnection, caller: Caller, trunk: Row, at: datetime) -> list[str]:
-    """Ask anew for the provisioning of every number of a trunk; return their ids."""
+    """Ask anew for the provisioning of every number of a trunk that is not switched off; return their ids."""
     statement = (
         sa.update(phone_numbers)
-        .where(_mine(caller), uses(trunk))
+        .where(_mine(caller), uses(trunk), ~_number.is_switched_off)
         .values(
             status=sa.case((_number.status == "active", "active"), else_="provisioning"),
             status_reason=None,

@@ -159,6 +159,13 @@ class NumberUpdate(BaseModel):
 
     agent_id: Id | None = None
     config: Config = Config()
+    status: Annotated[
+        Literal["active", "inactive"] | None,
+        Field(
+            description="`inactive` switches the number off: its calls are refused with 480, and provisioning its trunk"
+            " anew leaves it so. `active` switches it on again: it is provisioned, and `number.provisioned` follows."
+        ),
+    ] = None
 
     @field_validator("config", mode="before")
     @classmethod

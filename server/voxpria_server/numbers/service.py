@@ -36,6 +36,14 @@ PROVISION_QUEUE = "provisioning"
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _SANDBOX_PREFIX = "+1555555"
+_SWITCHED_OFF = {
+    "status": "inactive",
+    "status_reason": "switched off through the API",
+    "is_switched_off": True,
+    "is_routed": False,
+    "needs_reprovision": False,
+    "edge_awaited_since": None,
+}
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,12 @@ async def get_full(database: Database, caller: Caller, number_id: str) -> asyncp
 
 
 async def update(conn: AsyncConnection, caller: Caller, number_id: str, body: NumberUpdate) -> Row:
-    """Change agent and config; a provider that answers with its own agent has to be told, so the number says so."""
+    """Change agent and config, and switch the number off or on.
+
+    A provider that answers with its own agent has to be told of another, so the number says so.
+    """
+    if "status" in body.model_fields_set and body.status is None:
+        raise InvalidParameterError("status can be changed, not removed.", field="status")
     row = await get(conn, caller, number_id, lock=True)
     values: dict[str, Any] = {"updated_at": utc_now()}
     if "agent_id" in body.model_fields_set:
@@ -202,7 +215,10 @@ async def update(conn: AsyncConnection, caller: Caller, number_id: str, body: Nu
         named = await trunk_queries.find(conn, caller, body.config.engine_trunk_id or carrier.id)
         _check_engine_trunk({named.id: named} if named else {}, carrier.provider, row.engine, body.config)
         values["config"] = row.config | body.config.model_dump(exclude_unset=True)
-    return await queries.update(conn, row.id, values)
+    if body.status == "inactive":
+        values |= _SWITCHED_OFF
+    row = await queries.update(conn, row.id, values)
+    return await _provision(conn, row) if body.status == "active" and row.status != "active" else row
 
 
 async def delete(conn: AsyncConnection, caller: Caller, number_id: str) -> None:
@@ -236,16 +252,20 @@ async def request_provisioning(conn: AsyncConnection, caller: Caller, number_id:
         )
     if row.status == "active" and not row.needs_reprovision:
         return row
+    return await _provision(conn, row)
+
+
+async def _provision(conn: AsyncConnection, row: Row) -> Row:
+    """Have a number provisioned, which switches it on."""
     if row.status == "inactive":
-        row = await queries.update(
-            conn, row.id, {"status": "provisioning", "status_reason": None, "updated_at": utc_now()}
-        )
+        values = {"status": "provisioning", "status_reason": None, "is_switched_off": False, "updated_at": utc_now()}
+        row = await queries.update(conn, row.id, values)
     await start_provisioning(conn, row.id)
     return row
 
 
 async def request_provisioning_of_all(conn: AsyncConnection, caller: Caller, trunk_id: str) -> list[str]:
-    """Have every number on a trunk provisioned anew; return their ids."""
+    """Have every number on a trunk provisioned anew, but those switched off; return their ids."""
     trunk = await _trunk(conn, caller, trunk_id)
     ids = await queries.restart_all(conn, caller, trunk, utc_now())
     for number_id in ids:

@@ -49,6 +49,7 @@ def _numbers() -> sa.Select[Any]:
             columns.agent_id,
             columns.status,
             columns.status_reason,
+            columns.is_switched_off,
             columns.is_routed,
             columns.config["engine_trunk_id"].astext.label("engine_trunk_id"),
             columns.config["first_message"].astext.label("first_message"),

@@ -210,6 +210,8 @@ class _Builder:
     def _disabled_reason(self, row: Row, target: Row | str) -> str | None:
         if isinstance(target, str):
             return target
+        if row.is_switched_off:
+            return f"it was {row.status_reason}"
         if row.status == "inactive":
             return f"its provisioning failed: {row.status_reason}"
         return None if row.is_routed else "it has not been provisioned yet"

@@ -64,6 +64,7 @@ phone_numbers = sa.Table(
         nullable=False,
     ),
     sa.Column("status_reason", sa.Text),
+    sa.Column("is_switched_off", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("is_routed", sa.Boolean, nullable=False),
     sa.Column("needs_reprovision", sa.Boolean, nullable=False),
     sa.Column("provider_number_id", sa.Text),
