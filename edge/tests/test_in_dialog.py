@@ -60,6 +60,7 @@ def with_media(side: Sipp) -> list[str]:
         ("carrier_refuses_a_transfer", "agent_is_refused_a_transfer", 1),
         ("carrier_fails_to_transfer", "agent_transfers", 1),
         ("carrier_gets_early_media", "agent_forks", 1),
+        ("carrier_sends_two_parts", "agent_answers", 1),
     ],
 )
 def test_both_sides_come_to_the_end_and_all_media_is_relayed(
@@ -71,6 +72,18 @@ def test_both_sides_come_to_the_end_and_all_media_is_relayed(
     for side in (carrier, agent):
         assert len(with_media(side)) >= descriptions
         assert all(is_relayed(message, edge.media_address) for message in with_media(side)), side.messages
+
+
+def test_a_session_description_without_content_type_is_taken_for_what_it_is(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    """RFC 3261 section 20.15 demands the header; some servers leave it out, and the caller may need it."""
+    _, carrier, _ = called(
+        edge, folder, number, agent_port, "carrier_calls_and_hangs_up", "agent_forgets_the_content_type"
+    )
+    [answer] = {m for m in carrier.received if m.startswith("SIP/2.0 200") and header(m, "CSeq") == "1 INVITE"}
+    assert header(answer, "Content-Type") == "application/sdp"
+    assert is_relayed(answer, edge.media_address)
 
 
 def test_a_transfer_that_fails_is_told_to_who_asked_for_it(

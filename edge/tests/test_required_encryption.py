@@ -9,7 +9,7 @@ import pytest
 from routes_of_tests import AGENT, CARRIER, number_on
 from rtp_peer import PCMU, rtp_peer
 from running_edge import Call, RunningEdge, until
-from sipp_tool import Sipp, header, sipp
+from sipp_tool import SCENARIOS, Sipp, header, sipp
 from test_media import KEY, NAME, SUITE, carrier_and_target, hear_each_other, talking
 from tls_front import tls_front
 
@@ -153,3 +153,19 @@ def test_no_key_and_no_packet_is_left_after_a_recorded_call(edge: RunningEdge, n
     handed_over = [msgspec.json.encode(edge.control_plane.traces[call.id]), edge.control_plane.recordings[call.id]]
     for content in (*handed_over, *(file.read_bytes() for file in kept)):
         assert not [key for key in keys if key in content]
+
+
+def test_an_offer_that_no_content_type_announces_is_judged_like_any(
+    edge: RunningEdge, number: str, folder: Path
+) -> None:
+    scenario = (SCENARIOS / "carrier_offers_in_vain.xml").read_text()
+    unannounced = folder / "carrier_offers_without_content_type"
+    unannounced.with_suffix(".xml").write_text(scenario.replace("      Content-Type: application/sdp\n", ""))
+    trunks = carrier_and_target(1, REQUIRED)
+    edge.route(trunks, [number_on(trunks[0], number, agent_trunk_id=trunks[1].id)])
+    keys = [("rtp_port", "6000"), ("media", PLAIN)]
+    to = (edge.address, edge.sip_port)
+    with sipp(str(unannounced), folder, address=CARRIER, to=to, number=number, keys=keys) as carrier:
+        carrier.wait()
+    assert carrier.final_code() == 488
+    assert edge.ended_call(carrier.sip_call_id).invited.refusal == "media_not_acceptable"
