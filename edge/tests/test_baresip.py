@@ -6,6 +6,7 @@ import pytest
 from baresip_tool import Baresip
 from routes_of_tests import number_on, trunk_to
 from running_edge import Call, RunningEdge, until
+from sipp_tool import sipp
 
 CARRIER, AGENT = "127.0.0.10", "127.0.0.11"
 NAME = "sip.baresip.test"
@@ -30,6 +31,21 @@ def test_either_side_ends_the_call(edge: RunningEdge, number: str, folder: Path,
     assert call.ended is not None
     assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("hangup", by, 200)
     assert set(call.kinds[:4]) == {"invited", "ringing", "answered", "ended"}
+
+
+def test_a_carrier_that_writes_compact_headers(edge: RunningEdge, number: str, folder: Path) -> None:
+    with Baresip.started(folder, AGENT, "agent") as agent:
+        trunk = trunk_to(agent.port, server=AGENT, request_user=agent.user, allowed_addresses=(CARRIER,))
+        edge.route([trunk], [number_on(trunk, number)])
+        to = (edge.address, edge.sip_port)
+        with sipp("carrier_is_brief", folder, address=CARRIER, to=to, number=number) as carrier:
+            carrier.wait()
+            agent.wait_for("CALL_CLOSED")
+    call = until("the end is told", lambda: next((c for c in edge.calls() if _is_to(c, number) and c.ended), None))
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("hangup", "caller", 200)
+    trace = until("the trace", lambda: edge.control_plane.traces.get(call.id))[-1]
+    assert {message.leg for message in trace.messages} == {"carrier", "agent"}
 
 
 @pytest.mark.parametrize(
