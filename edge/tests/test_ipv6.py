@@ -48,6 +48,26 @@ def test_each_side_is_met_in_its_own_family(
         assert (family, relay) == (("IP6", "::1") if ":" in address else ("IP4", dual_edge.media_address))
 
 
+@pytest.mark.parametrize(("carriers", "agents"), [("::1", AGENT), (CARRIER, "::1")])
+def test_a_caller_that_offers_late_is_met_in_its_own_family(
+    dual_edge: RunningEdge, number: str, agent_port: int, folder: Path, carriers: str, agents: str
+) -> None:
+    """What the agent offers is of its own family, and the caller's INVITE says of media nothing at all."""
+    carrier_trunk = trunk_to(1, allowed_addresses=(carriers,))
+    target = trunk_to(agent_port, id="trunk_b", server=agents, allowed_addresses=())
+    dual_edge.route([carrier_trunk, target], [number_on(carrier_trunk, number, agent_trunk_id=target.id)])
+    to = ("::1" if ":" in carriers else "127.0.0.1", dual_edge.sip_port)
+    with (
+        sipp("agent_offers", folder, address=agents, port=agent_port) as agent,
+        sipp("carrier_offers_late", folder, address=carriers, to=to, number=number) as carrier,
+    ):
+        carrier.wait()
+        agent.wait()
+    for side, address in ((carrier, carriers), (agent, agents)):
+        (description,) = {body(message) for message in side.received if body(message)}
+        assert ("c=IN IP6 ::1" if ":" in address else f"c=IN IP4 {dual_edge.media_address}") in description
+
+
 @pytest.mark.parametrize(("carriers", "agents"), [("::1", AGENT), (CARRIER, "::1"), ("::1", "::1")])
 def test_each_side_is_told_of_the_other_in_its_own_family(
     dual_edge: RunningEdge, number: str, agent_port: int, folder: Path, carriers: str, agents: str

@@ -68,11 +68,11 @@ def _encryption_to_agent(target: Trunk, *, is_again: bool = False) -> str:
 def _to_caller(decision: Dial) -> str:
     """As the caller offered first; a caller that offered nothing yet gets what its trunk's policy says."""
     carrier, offered = decision.carrier, decision.offered
-    family = _family(is_ipv6=offered is not None and offered.is_ipv6)
+    family = _family(is_ipv6=decision.is_caller_ipv6 if offered is None else offered.is_ipv6)
     if offered is None:
         is_required = asked_of_caller(carrier, is_outbound=decision.is_outbound) == "required"
         encryption = f"RTP/SAVP {_STRONG}" if is_required else "RTP/AVP SDES=off"
-        return f"{encryption} {_transcode(_callers(decision) or _EVERYWHERE)}"
+        return f"{family} {encryption} {_transcode(_callers(decision) or _EVERYWHERE)}"
     encryption = {
         "strong": f"RTP/SAVP OSRTP-accept {_STRONG}",
         "optional": f"RTP/AVP OSRTP-accept OSRTP-offer {_STRONG}",

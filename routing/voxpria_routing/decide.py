@@ -105,6 +105,8 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True):
     """The number that is dialled: `number` itself, unless the call goes out through a carrier."""
     is_outbound: bool = False
     offered: Offered | None = None
+    is_caller_ipv6: bool = False
+    """Which family a caller is met in that has offered nothing yet."""
     explanation: Explanation
     proven_by: Digest | None = None
     """The digest answer that let the call in, if it was not its address."""
@@ -508,6 +510,7 @@ class _Judge:
                 called=called,
                 is_outbound=self.is_outbound,
                 offered=self.invite.offered,
+                is_caller_ipv6=self.source.version == 6,
                 explanation=self.way(called, carrier, ready, down),
                 proven_by=self.proven_by,
             )
