@@ -55,6 +55,7 @@ def with_media(side: Sipp) -> list[str]:
         ("carrier_gets_early_media", "agent_sends_early_media", 1),
         ("carrier_sends_prack", "agent_wants_prack", 1),
         ("carrier_offers_late", "agent_offers", 1),
+        ("carrier_answers_in_its_prack", "agent_wants_prack", 1),
         ("carrier_refreshes_and_informs", "agent_takes_requests_within_the_call", 2),
         ("carrier_is_transferred", "agent_transfers", 1),
         ("carrier_refuses_a_transfer", "agent_is_refused_a_transfer", 1),
