@@ -65,6 +65,29 @@ def two_trunks(edge: RunningEdge, number: str, agent_port: int) -> tuple[Trunk, 
     return first, second
 
 
+def test_before_the_server_has_said_anything(
+    edge: RunningEdge, number: str, folder: Path, two_trunks: tuple[Trunk, Trunk]
+) -> None:
+    """RFC 3261 section 9.1: nothing can be canceled there yet; the next server is not tried for a caller that left."""
+    first, second = two_trunks
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as silent,
+        sipp("agent_answers", folder, address=AGENT, port=second.port) as idle,
+        Caller.at(edge, number) as caller,
+    ):
+        silent.bind((AGENT, first.port))
+        caller.send("INVITE")
+        assert silent.recv(65535).startswith(b"INVITE ")
+        caller.send("CANCEL")
+        until("the INVITE is refused", lambda: caller.code("INVITE"))
+        caller.send("ACK", ";tag=x")
+        assert (caller.code("CANCEL"), caller.code("INVITE")) == (200, 487)
+        call = edge.ended_call(caller.sip_call_id)
+        assert not idle.received
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("canceled", "caller", 487)
+
+
 def test_while_the_next_server_is_being_chosen(
     edge: RunningEdge, number: str, folder: Path, two_trunks: tuple[Trunk, Trunk]
 ) -> None:
