@@ -172,10 +172,10 @@ def test_the_api_hangs_up_while_both_talk(
 def test_an_agent_that_transfers_the_call_refers_the_callee_and_hears_what_becomes_of_it(
     edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path
 ) -> None:
-    held = routes(edge, number, callee_port, agent_port)
+    held, refer_to = routes(edge, number, callee_port, agent_port), "<sip:+15555550199@example.com>"
     with (
         sipp("callee_is_transferred", folder, address=AGENT, port=callee_port) as callee,
-        sipp("agent_transfers", folder, address=AGENT, port=agent_port) as agent,
+        sipp("agent_transfers", folder, address=AGENT, port=agent_port, keys=[("refer_to", refer_to)]) as agent,
     ):
         wanted = order(edge, held)
         callee.wait()
@@ -184,7 +184,7 @@ def test_an_agent_that_transfers_the_call_refers_the_callee_and_hears_what_becom
     assert end is not None
     assert (end.cause, end.by) == ("hangup", "caller")
     [refer] = {m for m in callee.received if m.startswith("REFER")}
-    assert header(refer, "Refer-To") == "<sip:+15555550199@example.com>"
+    assert header(refer, "Refer-To") == refer_to
     assert "voxagent-" not in refer
     notify = next(m for m in agent.received if m.startswith("NOTIFY"))
     assert header(notify, "Event") == "refer"
