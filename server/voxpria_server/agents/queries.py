@@ -13,6 +13,7 @@ from voxpria_server.kit.db import Database, Row
 from voxpria_server.kit.pagination import PageQuery
 
 _READ = "SELECT * FROM agents WHERE account_id = $1 AND mode = $2 AND id = $3"
+_COUNT = "SELECT coalesce(sum(n), 0)::bigint FROM tallies WHERE of = concat_ws(' ', 'agents', $1, $2)"
 
 
 def _mine(caller: Caller) -> sa.ColumnElement[bool]:
@@ -21,7 +22,8 @@ def _mine(caller: Caller) -> sa.ColumnElement[bool]:
 
 async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[asyncpg.Record], int]:
     """Return one page, newest first, and how many there are."""
-    return await page.fetch(database, "*", "agents", "account_id = $1 AND mode = $2", (caller.account_id, caller.mode))
+    owner = (caller.account_id, caller.mode)
+    return await page.fetch(database, "*", "agents", "account_id = $1 AND mode = $2", owner, count=_COUNT)
 
 
 async def read(database: Database, caller: Caller, agent_id: str) -> asyncpg.Record | None:

@@ -37,6 +37,8 @@ _LISTED = (
     f" {_MEANS.format(n='phone_numbers')}"
 )
 
+_COUNT = "SELECT voxpria_count_numbers(concat_ws(' ', {on}, $1::text, $2::text), ARRAY[{statuses}], ARRAY[{engines}])"
+
 _FULL = f"""
 SELECT n.id, n.trunk_id, n.engine, n.status, n.status_reason, n.agent_id, n.e164, n.created_at, n.needs_reprovision,
     n.config::text, n.provisioned_at, n.updated_at, t.name AS trunk_name,
@@ -90,11 +92,18 @@ async def list_page(
 ) -> tuple[list[asyncpg.Record], int]:
     """Return one page, newest first, and how many fit the filters (column -> value; None is no filter)."""
     wanted, args = "account_id = $1 AND mode = $2", [caller.account_id, caller.mode]
+    given: dict[str, str] = {}
     for name, value in filters.items():
         if value is not None:
             args.append(value)
-            wanted += f" AND {name} = ${len(args)}"
-    return await page.fetch(database, _LISTED, "phone_numbers", wanted, args)
+            given[name] = f"${len(args)}::text"
+            wanted += f" AND {name} = ${len(args)}::text"
+    count = _COUNT.format(
+        on=f"'numbers on', {given['trunk_id']}" if "trunk_id" in given else "'numbers'",
+        statuses=given.get("status", "'provisioning', 'active', 'inactive'"),
+        engines=given.get("engine", "'none', 'elevenlabs', 'openai'"),
+    )
+    return await page.fetch(database, _LISTED, "phone_numbers", wanted, args, count=count)
 
 
 async def find(conn: AsyncConnection, caller: Caller, number_id: str, *, lock: bool = False) -> Row | None:

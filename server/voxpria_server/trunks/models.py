@@ -73,12 +73,18 @@ phone_numbers = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
     sa.UniqueConstraint("account_id", "mode", "e164"),
-    sa.Index("ix_phone_numbers_account_id_mode_id", "account_id", "mode", "id"),
+    sa.Index(
+        "ix_phone_numbers_account_id_mode_id",
+        *("account_id", "mode", "id"),
+        postgresql_include=["trunk_id", "status", "engine"],
+    ),
     sa.Index(
         "ix_phone_numbers_edge_awaited_since",
         "edge_awaited_since",
         postgresql_where=sa.text("edge_awaited_since IS NOT NULL"),
     ),
 )
-"""`is_routed`: the provider has it, so the edges may dial it; `active` follows once they all have the route.
+"""What lists are filtered by is in their index, so that rows before a page are passed over without being read.
+
+`is_routed`: the provider has it, so the edges may dial it; `active` follows once they all have the route.
 `edge_awaited_since`: all is done but that, and goes on as soon as the edges have it."""

@@ -16,8 +16,10 @@ from voxpria_server.trunks.models import phone_numbers, trunk_registrations, tru
 
 _LISTED = """
 id, name, provider, status, created_at,
-(SELECT count(*) FROM phone_numbers WHERE trunk_id = trunks.id) AS phone_numbers_count
+(SELECT coalesce(sum(n), 0)::bigint FROM tallies WHERE of = concat_ws(' ', 'numbers on', trunks.id))
+    AS phone_numbers_count
 """
+_COUNT = "SELECT coalesce(sum(n), 0)::bigint FROM tallies WHERE of = concat_ws(' ', 'trunks', $1, $2, $3)"
 _READ = """
 SELECT id, name, provider, status, config::text, health_status, health_checked_at, health_latency_ms, health_detail,
     provisioned_at, created_at, updated_at,
@@ -49,10 +51,9 @@ async def list_page(
     database: Database, caller: Caller, page: PageQuery, provider: str | None
 ) -> tuple[list[asyncpg.Record], int]:
     """Return one page with each trunk's count of numbers, newest first, and how many there are."""
-    wanted, args = "account_id = $1 AND mode = $2", [caller.account_id, caller.mode]
-    if provider is not None:
-        wanted, args = f"{wanted} AND provider = $3", [*args, provider]
-    return await page.fetch(database, _LISTED, "trunks", wanted, args)
+    wanted = "account_id = $1 AND mode = $2 AND ($3::text IS NULL OR provider = $3)"
+    args = (caller.account_id, caller.mode, provider)
+    return await page.fetch(database, _LISTED, "trunks", wanted, args, count=_COUNT)
 
 
 async def read(database: Database, caller: Caller, trunk_id: str) -> asyncpg.Record | None:

@@ -312,7 +312,8 @@ async def list_deliveries(database: Database, webhook_id: str, page: PageQuery) 
 
 async def delete_tallies(conn: AsyncConnection, before: date) -> None:
     """Remove the counts of days that are listed no more, and those of webhooks that are gone."""
-    is_gone = sa.and_(tallies.c.day == _NO_DAY, ~sa.exists().where(_hook.id == tallies.c.of))
+    is_hook = tallies.c.of.startswith("webhook_", autoescape=True)
+    is_gone = sa.and_(tallies.c.day == _NO_DAY, is_hook, ~sa.exists().where(_hook.id == tallies.c.of))
     is_old = sa.and_(tallies.c.day != _NO_DAY, tallies.c.day < before)
     await conn.execute(sa.delete(tallies).where(sa.or_(is_gone, is_old)))
 
