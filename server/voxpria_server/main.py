@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `kit.tracing` and `kit.metrics` do
         lifespan=lifespan,
     )
     app.add_middleware(Reads, render=errors.answer, rendered=errors.RENDERED)

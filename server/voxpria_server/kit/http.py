@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -56,7 +57,7 @@ class RequestMiddleware:
         return _Bounded(receive, self._body_limits.get(path, MAX_BODY_BYTES))
 
     async def _serve(self, scope: Scope, receive: Receive, send: "_Sender") -> None:
-        with tracing.span(scope["method"], kind=SpanKind.SERVER, within=tracing.within(_traceparent(scope))) as span:
+        with tracing.span(scope["method"], kind=SpanKind.SERVER, within=_trace_of(scope)) as span:
             await self._traced(span, scope, receive, send)
 
     async def _traced(self, span: Span, scope: Scope, receive: Receive, send: "_Sender") -> None:
@@ -88,8 +89,13 @@ class RequestMiddleware:
         )
 
 
-def _traceparent(scope: Scope) -> str | None:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+def _trace_of(scope: Scope) -> Context | None:
+    """Return the trace that a request belongs to by its headers, where it is traced at all."""
+    if not tracing.is_on():
+        return None
+    return tracing.within(
+        next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+    )
 
 
 def _describe(span: Span, scope: Scope, route: str, send: "_Sender") -> None:

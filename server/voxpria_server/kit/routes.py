@@ -94,6 +94,8 @@ def methods_at(app: FastAPI, path: str) -> str:
 
 
 def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
+    if not request.scope["query_string"]:
+        return
     for name in request.query_params:
         if name not in known:
             raise _invalid("extra_forbidden", ("query", name[:100]), "not a known parameter")

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ JOB_ARGUMENT = "traceparent"
 
 _LONGEST_QUERY = 2000
 _CLOSE_MILLISECONDS = 800
+_UNTRACED = nullcontext(trace.INVALID_SPAN)
+"""What a block is in where nothing is traced: it costs nothing to enter, and may be entered any number of times."""
 _chosen_ids: ContextVar[SpanContext | None] = ContextVar("chosen_ids", default=None)
 
 Attributes = Mapping[str, str | int | float | bool | None]
@@ -98,22 +100,25 @@ def is_on() -> bool:
     return _tracer is not None
 
 
-@contextmanager
 def span(
     name: str,
     attributes: Attributes | None = None,
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     within: Context | None = None,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Trace what happens in the block, as a part of what happens around it or, where given, of the trace `within`.
 
     An exception is told by its type alone, and passed on.
     """
-    if _tracer is None:
-        yield trace.INVALID_SPAN
-        return
-    one = _tracer.start_span(name, within, kind, _known(attributes))
+    return _UNTRACED if _tracer is None else _span(_tracer, name, attributes, kind, within)
+
+
+@contextmanager
+def _span(
+    tracer: Tracer, name: str, attributes: Attributes | None, kind: SpanKind, within: Context | None
+) -> Iterator[Span]:
+    one = tracer.start_span(name, within, kind, _known(attributes))
     with trace.use_span(one, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
             yield one
@@ -208,14 +213,11 @@ def job_arguments(context: Context | None = None) -> dict[str, str]:
     return {JOB_ARGUMENT: parent} if parent else {}
 
 
-@contextmanager
-def statement_span(statement: str) -> Iterator[None]:
+def statement_span(statement: str) -> AbstractContextManager[Span]:
     """Trace a statement that goes to the database past SQLAlchemy."""
     if _tracer is None:
-        yield
-        return
-    with span(_operation(statement), _of_statement(statement), kind=SpanKind.CLIENT):
-        yield
+        return _UNTRACED
+    return span(_operation(statement), _of_statement(statement), kind=SpanKind.CLIENT)
 
 
 def watch(engine: AsyncEngine) -> None:
