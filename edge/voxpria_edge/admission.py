@@ -51,6 +51,11 @@ class Admission:
         self._began_at[call.id] = self.traffic.start(call.keys)
         self.breakers.dialled(server_key(decision.target), call.id)
 
+    def let_in(self, call: Call) -> None:
+        """Count a call that we answer ourselves before it goes anywhere."""
+        self.traffic.hold(call.id, call.keys)
+        self.traffic.start(call.keys)
+
     def next_decision(self, call: Call, decision: Dial) -> Dial | None:
         """Return the decision with the trunk that takes the call next right behind where it is; None if none does.
 

@@ -1,14 +1,20 @@
-"""The middle of calls that we place: one half to the callee through its carrier, one to the agent (RFC 3725).
+"""The middle of calls that we place, or answer first: one half with the caller or callee, one to the agent (RFC 3725).
 
-Both halves are INVITEs to our own Kamailio, which treats them as it does any other; only their media is arranged here,
-in one session of rtpengine's. The callee is offered media in our name. Once the callee has answered, the agent takes
-our place in that session: it is offered what the callee answered, and the ports stay, so the callee hears of no change.
+Both halves go through our own Kamailio, which treats them as it does any other; only their media is arranged here, in
+one session of rtpengine's. The callee is offered media in our name, a caller is answered in it. Then the agent takes
+our place in that session: it is offered what the other side said, and the ports stay, so that hears of no change.
+
+We answer a caller first where an announcement is to be spoken before anything is recorded. Nobody else would do: an
+agent that was called already would talk into it.
 """
 
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -26,9 +32,9 @@ from voxpria_sip.transport import Address, Flow
 from voxpria_sip.uri import Address as NameAddress
 from voxpria_sip.uri import MalformedError
 
-from voxpria_edge import calls, messages, negotiation, sdp
+from voxpria_edge import calls, consent, messages, negotiation, sdp
 from voxpria_edge.background import Background
-from voxpria_edge.calls import Bridge, Call
+from voxpria_edge.calls import Bridge, Call, Spoken
 from voxpria_edge.half import Half
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 
@@ -41,6 +47,7 @@ _ANSWER_SECONDS = 900
 _BYE_SECONDS = 5
 _CANCEL_SECONDS = 5
 _CONNECT_SECONDS = 15
+_ACK_SECONDS = 5
 _DIRECTION = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?\n?", re.M)
 _REVERSED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 _OWN_CODECS = {
@@ -50,7 +57,12 @@ _OWN_CODECS = {
     "OPUS": ("96", "opus/48000/2"),
 }
 """What an offer of ours may name, by payload type and rtpmap; G.711 first, as nothing has to be made of it."""
-_INSECURE: tuple[EndCause, str] = ("insecure_media", "It answered without SRTP.")
+_PORT, _CONNECTION = re.compile(r"^m=audio \d+ ", re.M), re.compile(r"^c=IN IP[46] [^\r\n]+", re.M)
+_PLACES = re.compile(r"^a=(?:rtcp|candidate|crypto):?[^\r\n]*\r?\n", re.M)
+_TAG = re.compile(r";\s*tag=[^;]*", re.I)
+Problem = tuple[EndCause, str]
+"""Why there is no call: a cause of its end, and a sentence."""
+_INSECURE: Problem = ("insecure_media", "It answered without SRTP.")
 _SPEAKS_OTHERWISE = {415, 488, 606}
 """Answers of a server that may speak something that was not offered yet."""
 _OF_ONE_DIALOG = frozenset(
@@ -60,6 +72,13 @@ _OF_ONE_DIALOG = frozenset(
     )
 )
 """Headers that a request which is passed on does not take along."""
+_OF_ONE_INVITE = frozenset(
+    (
+        *("content-type", "require", "proxy-require", "session-expires", "min-se", "authorization"),
+        *("proxy-authorization", "x-voxpria-call-id"),
+    )
+)
+"""Headers of a caller's INVITE that the agent's does not take along besides: what they ask for we have dealt with."""
 _GOES_ELSEWHERE = {408, 480, *range(500, 600)}
 
 
@@ -73,9 +92,17 @@ class Bridges:
         rtpengine: Rtpengine,
         on_changed: Callable[[Call], None],
         on_over: Callable[[Half], None],
+        on_failed: Callable[[str, EndCause, str], None],
     ) -> None:
-        """`on_changed` keeps a call with its bridge as it is from then on; `on_over` hears that a half was tried."""
-        self.endpoint = Endpoint(address, {}, SOFTWARE)
+        """`on_changed` keeps a call with its bridge as it is from then on; `on_over` hears that a half was tried.
+
+        `on_failed` hears why there is no call, by its id, as a cause of its end and a sentence, where it is not
+        Kamailio that says so.
+        """
+        self.endpoint = Endpoint(address, {"INVITE": self._take_invite}, SOFTWARE)
+        self.on_failed = on_failed
+        self._announced: dict[str, _Announced] = {}
+        """Calls that are about to come in, by their id."""
         self.kamailio, self.rtpengine = kamailio, rtpengine
         self.on_changed, self.on_over = on_changed, on_over
         self._halves: dict[tuple[str, str], Half] = {}
@@ -118,26 +145,40 @@ class Bridges:
         if half is not None:
             self.on_over(half)
 
-    async def run(
-        self,
-        call: Call,
-        order: Place,
-        decision: Dial,
-        connect: Callable[[], Dial | str],
-        fail: Callable[[EndCause, str], None],
-    ) -> None:
-        """Call the callee, then the agent by what `connect` decides (or why not), until both are connected.
+    @property
+    def place(self) -> str:
+        """Where calls are sent that we answer first: `host:port`."""
+        return f"{bracketed(self.endpoint.address)}:{self.port}"
 
-        `fail` hears why there is no call, as a cause of its end and a sentence, where it is not Kamailio that says so.
-        """
+    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
+        """Know a call that is about to come in: to be answered, told this, and only then connected with its agent."""
+        self._announced[call.id] = _Announced(call, decision, sound)
+
+    async def _take_invite(self, transaction: ServerTransaction) -> None:
+        announced = self._announced.pop(transaction.request.headers.get("X-VoxPria-Call-Id") or "", None)
+        if announced is None or transaction.source != self.kamailio:
+            respond(transaction, 403, "Forbidden")
+            return
+        call, decision, sound = announced.call, announced.decision, announced.sound
+        await self._set_up(call, lambda bridged: bridged.receive(transaction, decision, sound))
+        respond(transaction, 500, "Server Internal Error")  # unless it was answered
+
+    async def run(
+        self, call: Call, order: Place, decision: Dial, sound: Path | None, connect: Callable[[], Dial | str]
+    ) -> None:
+        """Call the callee, then the agent by what `connect` decides (or why not), until both are connected."""
+        await self._set_up(call, lambda bridged: bridged.set_up(order, decision, sound, connect))
+
+    async def _set_up(self, call: Call, work: "Callable[[_Bridged], Awaitable[Problem | None]]") -> None:
         bridged = self._bridged[call.id] = _Bridged(self, call)
         try:
-            problem = await bridged.set_up(order, decision, connect)
+            problem = await work(bridged)
             if problem is not None:
-                fail(*problem)
+                self.on_failed(call.id, *problem)
         except (RtpengineError, OSError, MalformedError) as error:
             _log.warning("a call could not be set up", call_id=call.id, error=str(error))
-            fail("refused", "The edge's media relay did not answer, or the other side's answer could not be read.")
+            why = "The edge's media relay did not answer, or the other side's answer could not be read."
+            self.on_failed(call.id, "refused", why)
         finally:
             if not bridged.is_up:
                 await bridged.hang_up()
@@ -168,11 +209,34 @@ class Bridges:
         """Be done with a call that is over: who has not hung up is hung up on, also if we only hear of it now."""
         if call.bridge is None:
             return
+        self._announced.pop(call.id, None)
         bridged = self._bridged.pop(call.id, None)
         if bridged is None:
             bridged = _Bridged(self, call)
             bridged.adopt()
         bridged.close(by)
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """A call that we are to answer."""
+
+    call: Call
+    decision: Dial
+    sound: Path
+
+
+@dataclass(frozen=True)
+class _ToAgent:
+    """What the agent's half of a call is to say of it."""
+
+    sender: str
+    """From, without its tag."""
+    called: str
+    variables: dict[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
+    flags: str = ""
+    """rtpengine's, beside those of its trunk."""
 
 
 class _Bridged:
@@ -182,6 +246,7 @@ class _Bridged:
         self._bridges, self._endpoint, self._rtpengine = bridges, bridges.endpoint, bridges.rtpengine
         self._call = call
         self.bridge = call.bridge or Bridge()
+        self._our_tag = self.bridge.tag or call.from_tag
         self._ended, self._connected = asyncio.Event(), asyncio.Event()
         self._sides: list[_Side] = []
         self._background = Background()
@@ -197,14 +262,16 @@ class _Bridged:
         return self.bridge.callee is not None and self.bridge.agent is not None and not self._ended.is_set()
 
     async def set_up(
-        self, order: Place, decision: Dial, connect: Callable[[], Dial | str]
-    ) -> tuple[EndCause, str] | None:
+        self, order: Place, decision: Dial, sound: Path | None, connect: Callable[[], Dial | str]
+    ) -> Problem | None:
+        """Call the callee, have it told what is to be said, and call the agent."""
         flags = negotiation.media(decision, decision.target, is_captured=self._call.is_captured)
         self._change(flags=flags.to_agent, answer_flags=flags.answer)
         ours = _own_offer(self._endpoint.address, codecs_of_caller(decision.carrier, is_outbound=True))
-        offer = await self._rtpengine.offer(self._call.id, self._call.from_tag, None, ours, flags.to_agent)
+        offer = await self._rtpengine.offer(self._call.id, self._our_tag, None, ours, flags.to_agent)
         half = Half(self._call.id, self._call.id, decision, 0)
-        callee = await self._invite(self._call.from_tag, order.from_, order.to, half, offer)
+        request = self._request(self._our_tag, self._sender(order.from_), order.to, offer)
+        callee = await self._invite(request, half)
         if callee is None:
             return None  # Kamailio has told how it went
         dialog, answer = callee
@@ -213,17 +280,67 @@ class _Bridged:
             return _INSECURE
         self._change(callee=dialog, callee_sdp=answer)
         self._take(dialog, "callee")
-        await self._rtpengine.answer(self._call.id, self._call.from_tag, _tag(dialog.remote), answer, flags.answer)
-        return await self._connect(order, connect())
+        await self._rtpengine.answer(self._call.id, self._our_tag, _tag(dialog.remote), answer, flags.answer)
+        if sound is not None:
+            await self._speak(sound)
+        found = connect()
+        if isinstance(found, str):
+            return "refused", found
+        to_agent = _ToAgent(self._sender(order.to), order.from_, order.variables)
+        return await self._connect(msgspec.structs.replace(found, offered=sdp.offered(answer)), to_agent)
 
-    async def _connect(self, order: Place, decision: Dial | str) -> tuple[EndCause, str] | None:
+    async def receive(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
+        """Answer a caller, have it told what is to be said, and call the agent."""
+        request, offered = transaction.request, transaction.request.body.decode(errors="replace")
+        codec = negotiation.spoken_codec(decision)
+        assert codec is not None  # else it would not have come here
+        flags = negotiation.to_ourselves(decision, codec, is_captured=self._call.is_captured)
+        offer = await self._rtpengine.offer(self._call.id, self._call.from_tag, None, offered, flags)
+        ours = _own_answer(self._endpoint.address, offer)
+        media = negotiation.media(decision, decision.target, is_captured=self._call.is_captured)
+        answer = await self._rtpengine.answer(self._call.id, self._call.from_tag, self._our_tag, ours, media.answer)
+        tag = new_tag()
+        dialog = Dialog.of_called(request, tag)
+        self._change(callee=dialog, callee_sdp=offered, answer_flags=media.answer)
+        self._take(dialog, "callee").answered = transaction
+        routes = [("Record-Route", route) for route in request.headers.lines("Record-Route")]
+        headers = [*routes, ("Contact", self.contact), ("Allow", _ALLOW)]
+        respond(transaction, 200, "OK", headers, tag=tag, body=answer.encode())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(transaction.acknowledged.wait(), _ACK_SECONDS)
+        await self._speak(sound)
+        kept = [(n, v) for n, v in request.headers if n.lower() not in _OF_ONE_DIALOG | _OF_ONE_INVITE]
+        sender = _TAG.sub("", request.headers.get("From") or "")
+        to_agent = _ToAgent(sender, decision.called, headers=tuple(kept), flags=negotiation.only(decision, codec))
+        return await self._connect(decision, to_agent)
+
+    async def _speak(self, sound: Path) -> None:
+        """Have an announcement spoken to the end; where that fails, nothing is recorded."""
+        callee = self.bridge.callee
+        assert callee is not None
+        try:
+            seconds = await self._rtpengine.play(self._call.id, _tag(callee.remote), sound)
+        except RtpengineError as error:
+            _log.error("an announcement could not be spoken", call_id=self._call.id, error=str(error))
+            await self._record_nothing()
+            return
+        self._keep(spoken=Spoken(sound=str(sound), at=datetime.now(UTC), seconds=seconds))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+
+    async def _record_nothing(self) -> None:
+        why = "the edge's media relay did not play it"
+        self._keep(is_captured=False, unrecorded=consent.unspoken(why))
+        with contextlib.suppress(RtpengineError):
+            await self._rtpengine.stop_recording(self._call.id)
+
+    async def _connect(self, decision: Dial, to_agent: _ToAgent) -> Problem | None:
         """Call the agent: its trunk, and where that does not take the call, what stands in for it."""
-        if isinstance(decision, str):
-            return "refused", decision
-        decision = msgspec.structs.replace(decision, offered=sdp.offered(self.bridge.callee_sdp))
+        if self._ended.is_set():
+            return None
         for place in range(len(decision.targets)):
-            half = Half(self._call.id, f"{self._call.id}.{place}", decision, place, order.variables)
-            agent = await self._call_agent(order, half)
+            half = Half(self._call.id, f"{self._call.id}.{place}", decision, place, to_agent.variables)
+            agent = await self._call_agent(half, to_agent)
             if self._ended.is_set():
                 return None
             if agent is not None and _is_insecure(half.target, agent[1]):
@@ -236,13 +353,16 @@ class _Bridged:
                 break
         return _refusal(half)
 
-    async def _call_agent(self, order: Place, half: Half) -> tuple[Dialog, str] | None:
+    async def _call_agent(self, half: Half, to_agent: _ToAgent) -> tuple[Dialog, str] | None:
         """Offer the agent's server what the callee speaks, as its trunk wants it; all there is, if that won't do."""
-        flags = negotiation.media(half.decision, half.target, is_captured=self._call.is_captured)
-        for to_agent in dict.fromkeys((flags.to_agent, flags.to_agent_again)):
-            self._change(flags=flags.to_caller, agent_flags=to_agent)
-            tag = calls.AGENT_TAG + new_tag()
-            agent = await self._invite(tag, order.to, order.from_, half, await self._offer_of_callee())
+        media = negotiation.media(half.decision, half.target, is_captured=self._call.is_captured)
+        for flags in dict.fromkeys((media.to_agent, media.to_agent_again)):
+            self._change(flags=media.to_caller, agent_flags=f"{flags} {to_agent.flags}".rstrip())
+            offer = await self._offer_of_callee()
+            request = self._request(calls.AGENT_TAG + new_tag(), to_agent.sender, to_agent.called, offer)
+            for name, value in to_agent.headers:
+                request.headers.add(name, value)
+            agent = await self._invite(request, half)
             if agent is not None or half.code not in _SPEAKS_OTHERWISE or self._ended.is_set():
                 return agent
         return None
@@ -252,7 +372,7 @@ class _Bridged:
         bridge = self.bridge
         assert bridge.callee is not None
         return await self._rtpengine.offer(
-            self._call.id, _tag(bridge.callee.remote), self._call.from_tag, bridge.callee_sdp, bridge.agent_flags
+            self._call.id, _tag(bridge.callee.remote), self._our_tag, bridge.callee_sdp, bridge.agent_flags
         )
 
     async def _join(self, dialog: Dialog, answer: str) -> None:
@@ -266,9 +386,7 @@ class _Bridged:
         bridge = self.bridge
         assert bridge.callee is not None
         callee_tag = _tag(bridge.callee.remote)
-        await self._rtpengine.answer(
-            self._call.id, callee_tag, self._call.from_tag, bridge.agent_sdp, bridge.answer_flags
-        )
+        await self._rtpengine.answer(self._call.id, callee_tag, self._our_tag, bridge.agent_sdp, bridge.answer_flags)
         self._connected.set()
 
     async def is_connected(self) -> bool:
@@ -282,11 +400,10 @@ class _Bridged:
         await self._offer_of_callee()
         await self._answer_of_agent()
 
-    async def _invite(self, tag: str, caller: str, called: str, half: Half, offer: str) -> tuple[Dialog, str] | None:
+    async def _invite(self, request: Request, half: Half) -> tuple[Dialog, str] | None:
         """Send an INVITE to Kamailio; return the dialog and its session description, or None if there is none."""
-        sip_call_id = self._call.sip_call_id
+        sip_call_id, tag = self._call.sip_call_id, NameAddress.parse(request.headers.get("From") or "").tag or ""
         flow = await self._endpoint.transports.flow("udp", self._bridges.kamailio)
-        request = self._request(tag, caller, called, offer)
         self._bridges.expect(sip_call_id, tag, half)
         transaction = self._endpoint.send(request, flow)
         try:
@@ -323,11 +440,13 @@ class _Bridged:
             waiting.cancel()
             ended.cancel()
 
-    def _request(self, tag: str, caller: str, called: str, offer: str) -> Request:
-        host, port = self._bridges.kamailio
-        uri = f"sip:{called}@{host_port(host, port)}"
+    def _sender(self, number: str) -> str:
+        return f"<sip:{number}@{bracketed(self._bridges.kamailio[0])}>"
+
+    def _request(self, tag: str, sender: str, called: str, offer: str) -> Request:
+        uri = f"sip:{called}@{host_port(*self._bridges.kamailio)}"
         headers = Headers([("Max-Forwards", "70")])
-        headers.add("From", f"<sip:{caller}@{bracketed(host)}>;tag={tag}")
+        headers.add("From", f"{sender};tag={tag}")
         headers.add("To", f"<{uri}>")
         headers.add("Call-ID", self._call.sip_call_id)
         headers.add("CSeq", "1 INVITE")
@@ -338,7 +457,10 @@ class _Bridged:
 
     def _change(self, **changes: object) -> None:
         self.bridge = msgspec.structs.replace(self.bridge, **changes)
-        self._call = msgspec.structs.replace(self._call, bridge=self.bridge)
+        self._keep(bridge=self.bridge)
+
+    def _keep(self, **changes: object) -> None:
+        self._call = msgspec.structs.replace(self._call, **changes)
         self._bridges.on_changed(self._call)
 
     def adopt(self) -> None:
@@ -347,10 +469,11 @@ class _Bridged:
             if dialog is not None:
                 self._take(dialog, who)
 
-    def _take(self, dialog: Dialog, who: str) -> None:
+    def _take(self, dialog: Dialog, who: str) -> "_Side":
         side = _Side(self, dialog, who)
         self._sides.append(side)
         self._endpoint.adopt(dialog, side)
+        return side
 
     def close(self, by: Side | None) -> None:
         """Hang up on whoever has not hung up; requests that are repeated are answered for a while."""
@@ -386,7 +509,7 @@ class _Bridged:
         """Return the answer to a side's new offer. The other side hears of none: rtpengine stands between them."""
         bridge = self.bridge
         assert bridge.callee is not None
-        callee_tag, agent_tag = _tag(bridge.callee.remote), self._call.from_tag
+        callee_tag, agent_tag = _tag(bridge.callee.remote), self._our_tag
         if side.who == "callee":
             answer = await self._renew(callee_tag, offered, bridge.agent_flags, agent_tag, bridge.agent_sdp)
             self._change(callee_sdp=offered)
@@ -428,6 +551,8 @@ class _Side:
         self.dialog, self.who = dialog, who
         self._bridged = bridged
         self.is_over = False
+        self.answered: ServerTransaction | None = None
+        """Its last INVITE that we took."""
 
     async def on_request(self, transaction: ServerTransaction) -> None:
         """Answer a request within the call."""
@@ -460,6 +585,8 @@ class _Side:
             respond(transaction, 488, "Not Acceptable Here")
             return
         self.dialog.refresh_target(request)
+        if request.method == "INVITE":
+            self.answered = transaction
         contact = self._bridged.contact
         respond(transaction, 200, "OK", [("Contact", contact), ("Allow", _ALLOW)], body=answer.encode())
 
@@ -476,7 +603,9 @@ class _Side:
         respond(transaction, answer.status, answer.reason, headers)
 
     def on_ack(self, request: Request) -> None:
-        """Take the ACK of our 200; there is nothing in it."""
+        """Take the ACK of our 200: it need not be repeated any more."""
+        if self.answered is not None and self.answered.request.cseq[0] == request.cseq[0]:
+            self.answered.acknowledged.set()
 
 
 def facing(offered: str, answered: str) -> str:
@@ -491,7 +620,7 @@ def _is_insecure(target: Trunk, answer: str) -> bool:
     return target.media_encryption == "required" and sdp.offered(answer).encryption != "strong"
 
 
-def _refusal(half: Half) -> tuple[EndCause, str]:
+def _refusal(half: Half) -> Problem:
     """Return why no agent's server took the call, by the last one's answer."""
     if half.cause in ("unreachable", "forbidden"):
         return "unreachable", f"The agent's server, {half.target.server}, could not be reached."
@@ -513,6 +642,13 @@ def _own_offer(address: str, preferred: Sequence[str]) -> str:
         *("a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15"),
     ]
     return "\r\n".join(lines) + "\r\n"
+
+
+def _own_answer(address: str, offer: str) -> str:
+    """Return an answer in our own name that takes an offer as it is."""
+    family = "IP6" if ":" in address else "IP4"
+    answer = _PLACES.sub("", offer)
+    return _CONNECTION.sub(f"c=IN {family} {address}", _PORT.sub("m=audio 9 ", answer))
 
 
 def _tag(header: str) -> str:

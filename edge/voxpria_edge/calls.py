@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import get_args
 from urllib.parse import quote, unquote
 
@@ -50,17 +50,34 @@ API_ANSWER = (603, "Decline")
 INSECURE = (488, "Not Acceptable Here")
 """The answer to a caller whose call is not let through, as the called side's media is not encrypted."""
 CARRIER_TAG, AGENT_TAG = "voxcarrier-", "voxagent-"
-"""How our tags begin in the two halves of a call that we placed, so that its messages can be told apart."""
+"""How our tags begin in the two halves of a call in whose middle we are, so that its messages can be told apart."""
 _NO_MEDIA = "none"
 """Tells Kamailio that rtpengine is not its affair in this call."""
 OWN_BYTES = 145
 """What an answer has beside what it repeats and `headers`: status line, tag, received, rport, Server, lengths."""
 
 
+class Spoken(msgspec.Struct, frozen=True, kw_only=True):
+    """An announcement that was spoken in a call."""
+
+    sound: str
+    """The path of its WAV."""
+    at: datetime
+    seconds: float
+
+    @property
+    def is_over_at(self) -> datetime:
+        """When its last word was out."""
+        return self.at + timedelta(seconds=self.seconds)
+
+
 class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     """The two dialogs of a call in whose middle we are, and what each side last said of its media."""
 
+    tag: str = ""
+    """Ours in the media session of a call that came in; the agent takes our place there. Else it is the call's."""
     callee: Dialog | None = None
+    """With who is not the agent: it was called by us, or called in."""
     agent: Dialog | None = None
     callee_sdp: str = ""
     agent_sdp: str = ""
@@ -88,7 +105,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     is_outbound: bool = False
     """True where the agent's side calls: whoever called first is then the agent."""
     bridge: Bridge | None = None
-    """Of a call that we placed: the two that we stand between."""
+    """Of a call in whose middle we are: the two that we stand between."""
+    unrecorded: str | None = None
+    """Why it is not recorded, as a sentence, though its trunk would have it so."""
+    spoken: Spoken | None = None
+    """The announcement that was spoken before its recording began."""
     trunk_ids: tuple[str, ...] = ()
     """The trunks whose servers may be tried, in turn."""
     at_trunk: int = 0
@@ -261,6 +282,11 @@ def _begun(origin: _Origin, decision: Decision, edge_id: str) -> tuple[Call, lis
     return ended, [invited, *told]
 
 
+def in_the_middle(call: Call) -> Call:
+    """Return a call that came in as one in whose middle we are."""
+    return msgspec.structs.replace(call, bridge=Bridge(tag=f"{AGENT_TAG}{call.id.removeprefix('call_')}"))
+
+
 def _is_captured(decision: Dial) -> bool:
     return decision.carrier.is_recorded or any(target.is_recorded for target in decision.targets)
 
@@ -280,6 +306,31 @@ def dial_half(
     ours += "".join(f"X-VoxPria-Var-{name}: {quote(value, safe='')}\r\n" for name, value in variables.items())
     none = {"to_agent": "", "to_agent_again": "", "to_caller": "", "is_caller_secure": 0, "is_agent_secure": 0}
     return msgspec.structs.replace(command, headers=ours, answer=_NO_MEDIA, **none)
+
+
+def dial_middle(invite: messages.Invite, decision: Dial, record: str, middle: str) -> messages.Dial:
+    """Return the command to send a call to our own user agent, at `middle` (`host:port`), that answers it first."""
+    return messages.Dial(
+        index=invite.index,
+        label=invite.label,
+        record=record,
+        request_uri=f"sip:{record}@{middle}",
+        next_hop=f"sip:{middle}",
+        from_uri="",
+        to_uri="",
+        headers=f"X-VoxPria-Call-Id: {record}\r\n",
+        to_agent="",
+        to_agent_again="",
+        to_caller="",
+        answer=_NO_MEDIA,
+        is_caller_secure=0,
+        is_agent_secure=0,
+        auth_user="",
+        auth_password="",
+        ring_ms=0,
+        max_duration=decision.number.max_duration_seconds,
+        is_guarded=0,
+    )
 
 
 def dial(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -13,11 +14,12 @@ from voxpria_routing.events import CallEvent, EndCause, Ended, Side
 from voxpria_routing.load import Load
 from voxpria_routing.snapshot import Trunk
 
-from voxpria_edge import calls, messages, uac
+from voxpria_edge import calls, consent, messages, uac
 from voxpria_edge.admission import Admission
 from voxpria_edge.background import Background
 from voxpria_edge.calls import Call
 from voxpria_edge.challenged import Challenged, TooShort, Waiting, key_of
+from voxpria_edge.consent import Consent, SoundOf
 from voxpria_edge.half import Half
 from voxpria_edge.kamailio import Evapi, Rpc, RpcError
 from voxpria_edge.resolve import Guard
@@ -47,6 +49,15 @@ class Middle(Protocol):
         """Return the half that is being dialled and has this record."""
         ...
 
+    @property
+    def place(self) -> str:
+        """Where calls are sent that it answers first: `host:port`."""
+        ...
+
+    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
+        """Know a call that is about to come in: to be answered, told this, and only then connected with its agent."""
+        ...
+
     async def hang_up(self, call_id: str) -> bool:
         """End both halves of a call, if it is one of ours."""
         ...
@@ -57,7 +68,9 @@ class Middle(Protocol):
 
 
 class NoMiddle:
-    """Of an edge that places no calls."""
+    """Of an edge that places no calls, and answers none."""
+
+    place = ""
 
     def half_of(self, invite: messages.Invite) -> Half | None:
         """Return None: no INVITE is ours."""
@@ -66,6 +79,9 @@ class NoMiddle:
     def half(self, record: str) -> Half | None:
         """Return None: nothing is being dialled."""
         return None
+
+    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
+        """Do nothing: no call comes in."""
 
     async def hang_up(self, call_id: str) -> bool:
         """Return False: no call is ours."""
@@ -106,8 +122,10 @@ class Desk:
         self._background = Background()
         self._dialled: dict[str, Dial] = {}
         """What was decided on calls that are being set up, so that their next trunk can be tried."""
+        self.sound_of: SoundOf = lambda _: None
+        """Gives the sound of an announcement, if there is one."""
         self.bridges: Middle = NoMiddle()
-        """Stands in the middle of the calls that we place."""
+        """Stands in the middle of the calls that we place, or answer first."""
         self.strangers = Strangers()
         """Who is refused and is nobody's."""
         self._waiting: Waiting[Challenged] = Waiting(self._unanswered)
@@ -220,16 +238,33 @@ class Desk:
             self._remember(too_short.ended.id, None, [])
             self._set_aside(too_short.call)
         decision = self._admission.judge(invite)
-        opened = calls.opened(invite, decision, self._edge_id, too_short.call if too_short else None)
-        record = opened[0].id if opened else ""
+        before = too_short.call if too_short else None
         if isinstance(decision, Dial):
-            self.evapi.send(calls.dial(invite, decision, 0, record, self._guard))
+            self._let_in(invite, consent.of_caller(decision, self.sound_of), before)
+            return
+        opened = calls.opened(invite, decision, self._edge_id, before)
+        challenges = self._admission.challenges(invite, decision)
+        self.evapi.send(calls.reject(invite, decision, opened[0].id if opened else "", challenges))
+        if decision.cause is not Cause.CREDENTIALS_NEEDED or not self._waits(invite, decision):
+            self._refuse_call(invite, decision, opened)
+
+    def _let_in(self, invite: messages.Invite, agreed: Consent, before: Call | None) -> None:
+        """Send a call on to its agent, or to our own middle where something is to be said first."""
+        decision = agreed.decision
+        opened = calls.opened(invite, decision, self._edge_id, before)
+        assert opened is not None  # a call that is let in has a trunk
+        call, told = opened
+        call = msgspec.structs.replace(call, unrecorded=agreed.unrecorded)
+        if agreed.sound is None:
+            self.evapi.send(calls.dial(invite, decision, 0, call.id, self._guard))
+            self._dialled[call.id] = decision
+            self._admission.begin(call, decision)
         else:
-            challenges = self._admission.challenges(invite, decision)
-            self.evapi.send(calls.reject(invite, decision, record, challenges))
-            if decision.cause is Cause.CREDENTIALS_NEEDED and self._waits(invite, decision):
-                return
-        self._open(invite, decision, opened)
+            call = calls.in_the_middle(call)
+            self.bridges.announce(call, decision, agreed.sound)
+            self.evapi.send(calls.dial_middle(invite, decision, call.id, self.bridges.place))
+            self._admission.let_in(call)
+        self._remember(invite.id, call, told)
 
     def _dial_half(self, invite: messages.Invite, half: Half) -> None:
         """Let our own INVITE through. The callee's half is the call itself; the agent's half has no record."""
@@ -264,8 +299,10 @@ class Desk:
     def keep_bridge(self, changed: Call) -> None:
         """Remember the middle of a call as it is now."""
         call = self.calls.get(changed.id)
-        if call is not None and call.ended_at is None:
-            self._remember(None, msgspec.structs.replace(call, bridge=changed.bridge), [])
+        if call is None or call.ended_at is not None:
+            return
+        ours = {name: getattr(changed, name) for name in ("bridge", "is_captured", "unrecorded", "spoken")}
+        self._remember(None, msgspec.structs.replace(call, **ours), [])
 
     def fail_placed(self, call_id: str, cause: EndCause, detail: str) -> None:
         """Note why a call that we placed came to nothing, where that is not Kamailio's to tell."""
@@ -281,7 +318,7 @@ class Desk:
         call = msgspec.structs.replace(self.calls[call_id], ending="lost", ending_detail=why)
         self.calls[call_id] = call
         for ending in (
-            self._rpc.refuse(call.sip_call_id, 1, 503, "Service Unavailable", call.id),
+            self._rpc.refuse(call.sip_call_id, call.cseq or 1, 503, "Service Unavailable", call.id),
             self._rpc.hang_up(call.sip_call_id),
         ):
             try:
@@ -297,17 +334,16 @@ class Desk:
 
     def _unanswered(self, challenged: Challenged) -> None:
         invite, decision = challenged.invite, challenged.decision
-        self._open(invite, decision, calls.opened(invite, decision, self._edge_id))
+        self._refuse_call(invite, decision, calls.opened(invite, decision, self._edge_id))
 
-    def _open(self, invite: messages.Invite, decision: Decision, opened: tuple[Call, list[CallEvent]] | None) -> None:
+    def _refuse_call(
+        self, invite: messages.Invite, decision: Reject, opened: tuple[Call, list[CallEvent]] | None
+    ) -> None:
         if opened is None:
             self.strangers.note(f"{invite.source}:{invite.port}", invite.transport, decision)
             self._remember(invite.id, None, [])
-            return
-        if isinstance(decision, Dial):
-            self._dialled[opened[0].id] = decision
-            self._admission.begin(opened[0], decision)
-        self._remember(invite.id, *opened)
+        else:
+            self._remember(invite.id, *opened)
 
     def _try_on(self, message: messages.Tried) -> None:
         """Go on to the next trunk after one whose server did not take the call, or give the call up."""

@@ -51,6 +51,29 @@ def media(decision: Dial, target: Trunk, *, is_captured: bool) -> Media:
     )
 
 
+def spoken_codec(decision: Dial) -> str | None:
+    """Return the codec of the caller's that something can be spoken to it in, best one the target takes too."""
+    offered = decision.offered.codecs if decision.offered else ()
+    allowed = {codec.upper() for codec in _callers(decision)}
+    known = [c for c in offered if c.upper() in _TRANSCODED and (not allowed or c.upper() in allowed)]
+    preferred = [codec.upper() for codec in decision.target.codecs]
+    return min(
+        known, key=lambda c: preferred.index(c.upper()) if c.upper() in preferred else len(preferred), default=None
+    )
+
+
+def to_ourselves(decision: Dial, codec: str, *, is_captured: bool) -> str:
+    """Return the flags for the caller's offer where we answer it, in plain RTP and this codec."""
+    captured = f" {_CAPTURED}" if is_captured else ""
+    return f"{_BASE} address-family=IP4 RTP/AVP OSRTP-accept SDES=off {only(decision, codec)}{captured}"
+
+
+def only(decision: Dial, codec: str) -> str:
+    """Return the flags that leave the caller's other codecs out of an offer, as it was answered with this one."""
+    offered = decision.offered.codecs if decision.offered else ()
+    return " ".join(f"codec-strip-{other}" for other in offered if other.upper() != codec.upper())
+
+
 def _encryption_to_agent(target: Trunk, *, is_again: bool = False) -> str:
     """`OSRTP=accept` is about what the carrier offered."""
     is_confidential = target.transport == "tls"

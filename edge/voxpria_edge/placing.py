@@ -10,9 +10,10 @@ from voxpria_routing.decide import Cause, Decision, Dial, connect, place
 from voxpria_routing.edge_api import Place
 from voxpria_routing.table import Table
 
-from voxpria_edge import calls
+from voxpria_edge import calls, consent
 from voxpria_edge.bridge import Bridges
 from voxpria_edge.calls import Call
+from voxpria_edge.consent import SoundOf
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.desk import Desk
 
@@ -29,10 +30,16 @@ class Placing:
     """One task a call, from its command until both sides are connected or there is no call."""
 
     def __init__(
-        self, edge_id: str, desk: Desk, bridges: Bridges, control_plane: ControlPlane, table: Callable[[], Table]
+        self,
+        edge_id: str,
+        desk: Desk,
+        bridges: Bridges,
+        control_plane: ControlPlane,
+        table: Callable[[], Table],
+        sound_of: SoundOf,
     ) -> None:
         self._edge_id, self._desk, self._bridges = edge_id, desk, bridges
-        self._control_plane, self._table = control_plane, table
+        self._control_plane, self._table, self._sound_of = control_plane, table, sound_of
 
     async def place(self, order: Place) -> None:
         """Place a call, if this edge gets it; once, however often it is asked to."""
@@ -41,18 +48,21 @@ class Placing:
         decision = await self._decided(order)
         if decision is None or not await self._take(order):
             return
-        call, told = calls.placed(order, decision, self._edge_id, datetime.now(UTC))
-        await self._desk.begin_placed(order.id, call, decision, told)
         if not isinstance(decision, Dial):
+            await self._begin(order, decision)
             return
+        agreed = consent.of_callee(decision, self._sound_of)
+        call = await self._begin(order, agreed.decision, agreed.unrecorded)
         _log.info("placing a call", call_id=call.id)
         await self._bridges.run(
-            call,
-            order,
-            decision,
-            lambda: self._connect(decision, order),
-            lambda cause, why: self._desk.fail_placed(call.id, cause, why),
+            call, order, agreed.decision, agreed.sound, lambda: self._connect(agreed.decision, order)
         )
+
+    async def _begin(self, order: Place, decision: Decision, unrecorded: str | None = None) -> Call:
+        call, told = calls.placed(order, decision, self._edge_id, datetime.now(UTC))
+        call = msgspec.structs.replace(call, unrecorded=unrecorded)
+        await self._desk.begin_placed(order.id, call, decision, told)
+        return call
 
     async def _decided(self, order: Place) -> Decision | None:
         """Return what is to become of a call, waiting for room as long as there is time; None if it is late."""

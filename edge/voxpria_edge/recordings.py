@@ -25,7 +25,7 @@ from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.desk import Desk
 from voxpria_edge.ids import event_id
 from voxpria_edge.media import issues, rtcp, worker
-from voxpria_edge.media.job import CaptureJob, MediaResult
+from voxpria_edge.media.job import Announced, CaptureJob, MediaResult
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 from voxpria_edge.spool import Change, Spool
 
@@ -109,6 +109,8 @@ class Recordings:
         try:
             session = await self._end_session(call)
             told = await self._measure(call) if call.is_captured else _relayed(call, session)
+            if call.unrecorded is not None and call.answered_at is not None:
+                told = [*told, _failed(call, call.unrecorded)]
             if any(isinstance(event, events.Recorded) for event in told) and not await self._hand_over(call):
                 told = [event for event in told if not isinstance(event, events.Recorded)]
                 told.append(_failed(call, "The control plane did not take the recording."))
@@ -172,9 +174,12 @@ class Recordings:
             agent_ports=frozenset(found.agent.ports),
             caller_codecs=found.caller.codecs,
             agent_codecs=found.agent.codecs,
-            began_at=call.opened_at.timestamp() - _CLOCK_MARGIN_SECONDS,
+            began_at=call.spoken.is_over_at.timestamp()
+            if call.spoken
+            else call.opened_at.timestamp() - _CLOCK_MARGIN_SECONDS,
             ended_at=ended_at.timestamp() + _CLOCK_MARGIN_SECONDS,
             recording=self._recording(call),
+            announcement=Announced(Path(call.spoken.sound), call.spoken.at.timestamp()) if call.spoken else None,
         )
 
     async def _hand_over(self, call: Call) -> bool:
@@ -280,11 +285,13 @@ def _events(call: Call, result: MediaResult) -> list[events.CallEvent]:
         agent=result.agent,
         caller_first_audio_at=datetime.fromtimestamp(caller.first_at, UTC) if caller else None,
         agent_first_audio_at=datetime.fromtimestamp(agent.first_at, UTC) if agent else None,
-        issues=issues.heard(call.answered_at.timestamp(), call.ended_at.timestamp(), caller, agent),
+        issues=issues.heard(_conversation_began(call), call.ended_at.timestamp(), caller, agent),
     )
     told: list[events.CallEvent] = [measured]
     if not result.recording_bytes:
-        return [*told, _failed(call, "Neither side sent audio.")]
+        is_cut_short = call.spoken is not None and call.ended_at < call.spoken.is_over_at
+        why = "The call ended before its announcement did." if is_cut_short else "Neither side sent audio."
+        return [*told, _failed(call, why)]
     recorded = events.Recorded(
         id=event_id(call.id, "recorded"),
         call_id=call.id,
@@ -293,6 +300,12 @@ def _events(call: Call, result: MediaResult) -> list[events.CallEvent]:
         size_bytes=result.recording_bytes,
     )
     return [*told, recorded]
+
+
+def _conversation_began(call: Call) -> float:
+    """Return from when on both could speak, seconds since 1970."""
+    assert call.answered_at is not None
+    return (call.spoken.is_over_at if call.spoken else call.answered_at).timestamp()
 
 
 def _failed(call: Call, detail: str) -> events.RecordingFailed:

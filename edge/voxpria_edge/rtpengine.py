@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _TRY_SECONDS = 0.5
@@ -58,6 +59,20 @@ class Rtpengine:
         if answer.get("result") != "ok":
             raise RtpengineError(f"{command}: {answer.get('error-reason')}")
         return str(answer["sdp"])
+
+    async def play(self, call_id: str, tag: str, sound: Path) -> float:
+        """Begin to play a sound file to who has this tag, and return its seconds. Raises RtpengineError."""
+        answer = await self._ask({"command": "play media", "call-id": call_id, "from-tag": tag, "file": str(sound)})
+        duration = answer.get("duration")
+        if answer.get("result") != "ok" or not isinstance(duration, int):
+            raise RtpengineError(f"play media: {answer.get('error-reason')}")
+        return duration / 1000
+
+    async def stop_recording(self, call_id: str) -> None:
+        """Capture no more of a session. Raises RtpengineError."""
+        answer = await self._ask({"command": "stop recording", "call-id": call_id})
+        if answer.get("result") != "ok":
+            raise RtpengineError(f"stop recording: {answer.get('error-reason')}")
 
     async def is_up(self) -> bool:
         """Tell whether rtpengine answers."""

@@ -17,6 +17,14 @@ MediaEncryption = Literal["disabled", "allowed", "required"]
 """Whether media is SRTP (SDES): never, where the other side does it, or always."""
 
 
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is spoken to whoever is recorded, before the recording begins."""
+
+    text: str
+    language: str
+    """BCP 47 tag."""
+
+
 class Trunk(msgspec.Struct, frozen=True, kw_only=True):
     """A trunk: who may call in through it, and the SIP server that calls go out to.
 
@@ -44,6 +52,8 @@ class Trunk(msgspec.Struct, frozen=True, kw_only=True):
     is_open: bool = False
     """True lets every address call in."""
     is_recorded: bool = False
+    announcement: Announcement | None = None
+    """Spoken in calls that are recorded and go through it; where it can't be, they are not recorded."""
     barred_reason: str | None = None
     """Why its server can't be dialled, as a sentence without its full stop."""
     country: str | None = None

@@ -3,6 +3,9 @@
 import asyncio
 
 import pytest
+from voxpria_routing.snapshot import Announcement
+
+from server.tests.edge_client import whole_snapshot
 
 SANDBOX = {"server": "sip.test.voxpria.com"}
 CREDENTIALS = {"username": "test_user", "password": "test_pass"}
@@ -154,6 +157,7 @@ async def test_patch_merges_credentials_and_config(client):
         "failover_trunk_ids": [],
         "asserted_identity": True,
         "record": True,
+        "recording_announcement": None,
         "country": None,
         "ring_timeout": None,
     }
@@ -171,6 +175,7 @@ async def test_every_field_of_config_is_kept_and_can_be_changed_alone(client):
         "failover_trunk_ids": [second],
         "asserted_identity": False,
         "record": False,
+        "recording_announcement": {"text": "Dieses Gespräch wird aufgezeichnet.", "language": "de-DE"},
         "country": "DE",
         "ring_timeout": 20,
     }
@@ -180,6 +185,42 @@ async def test_every_field_of_config_is_kept_and_can_be_changed_alone(client):
     assert kept == config | defaults | {"codecs": ["G722", "PCMU"]}
     await client.patch(path, json={"config": {"max_concurrent_calls": None, "is_open": True}})
     assert (await client.get(path)).json()["config"] == kept | {"max_concurrent_calls": None, "is_open": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"text": "  "}, "config.recording_announcement.text"),
+        ({"text": "x" * 501}, "config.recording_announcement.text"),
+        ({"text": "One\x00two"}, "config.recording_announcement.text"),
+        ({"text": "Hello", "language": "-v en"}, "config.recording_announcement.language"),
+        ({"text": "Hello", "voice": "deep"}, "config.recording_announcement.voice"),
+        ({"language": "en"}, "config.recording_announcement.text"),
+        ("Hello", "config.recording_announcement"),
+    ],
+)
+async def test_an_announcement_that_can_not_be_one_is_refused(client, given, field):
+    answer = await make_trunk(client, config=SANDBOX | {"recording_announcement": given})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["details"]["field"] == field
+
+
+async def test_an_announcement_reaches_the_edges_and_can_be_taken_back(client, api):
+    config = SANDBOX | {"recording_announcement": {"text": "  This call\n is recorded. "}}
+    path = f"/v1/sip/trunks/{(await make_trunk(client, config=config)).json()['id']}"
+    kept = {"text": "This call is recorded.", "language": "en-US"}
+    assert (await client.get(path)).json()["config"]["recording_announcement"] == kept
+    assert await announcements(api) == [Announcement(**kept)]
+    answer = await client.patch(path, json={"config": {"recording_announcement": None}})
+    assert answer.json()["config"]["recording_announcement"] is None
+    assert await announcements(api) == [None]
+
+
+async def announcements(api):
+    """What the edges' routes say of each trunk's announcement."""
+    async with api.database.transaction() as conn:
+        routes = await whole_snapshot(conn, api.app.state.settings, api.app.state.sealer)
+    return [trunk.announcement for trunk in routes.trunks.values()]
 
 
 async def test_a_transports_own_port_follows_the_transport(client):

@@ -17,6 +17,7 @@ import uvloop
 from voxpria_edge import logs, tracing
 from voxpria_edge.admission import Admission
 from voxpria_edge.allowed import Allowed
+from voxpria_edge.announcements import Announcements
 from voxpria_edge.bridge import Bridges
 from voxpria_edge.commands import Commands
 from voxpria_edge.control_plane import ControlPlane
@@ -87,12 +88,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             rtpengine,
             desk.keep_bridge,
             admission.half_is_over,
+            desk.fail_placed,
         )
         port = await _open_bridges(bridges, settings)
         stack.push_async_callback(bridges.close)
         desk.bridges = bridges
         tracer.is_inner = lambda address: address == (settings.control_address, port)
-        placing = Placing(edge_id, desk, bridges, control_plane, lambda: routes.table)
+        announcements = Announcements(_folder(settings, "announcements"), lambda: routes.table)
+        desk.sound_of = announcements.sound
+        placing = Placing(edge_id, desk, bridges, control_plane, lambda: routes.table, announcements.sound)
         for call in [call for call in desk.calls.values() if call.ended_at is not None]:
             recordings.take(call)
         await _until(
@@ -106,6 +110,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 Commands(desk, placing, control_plane).run(),
                 _once(placing.take_up(list(desk.calls.values()))),
                 report(edge_id, spool, control_plane),
+                announcements.run(),
                 health.run(),
                 registrar.run(),
                 Allowed(lambda: routes.table, settings.allowed_file, rpc).run(),

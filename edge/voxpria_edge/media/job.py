@@ -6,6 +6,16 @@ from pathlib import Path
 from voxpria_routing.events import Direction
 
 
+@dataclass(frozen=True)
+class Announced:
+    """What the edge itself said to the caller: no packet of it is captured."""
+
+    sound: Path
+    """A WAV: 16 bits, mono."""
+    at: float
+    """When it began, seconds since 1970."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaptureJob:
     """What to read, and how to tell the legs apart."""
@@ -22,6 +32,8 @@ class CaptureJob:
     ended_at: float
     recording: Path | None = None
     """Where to put the mp3; None: only measure."""
+    announcement: Announced | None = None
+    """Comes first in the recording, on the agent's side."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,3 +90,13 @@ def widen(samples: Samples, before: int) -> Samples:
     wide[0::2] = (shifted + samples) // 2
     wide[1::2] = samples
     return wide
+
+
+def resampled(samples: Samples, rate_hz: int) -> Samples:
+    """Return a whole sound at the rate of recordings, by cutting its spectrum."""
+    if not len(samples):
+        return samples
+    length = len(samples) * SAMPLE_RATE_HZ // rate_hz
+    spectrum = np.fft.rfft(samples.astype(np.float64))[: length // 2 + 1]
+    sound = np.fft.irfft(spectrum, length) * length / len(samples)
+    return np.clip(sound, -32768, 32767).astype(np.int16)

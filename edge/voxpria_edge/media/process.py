@@ -1,5 +1,7 @@
 """One capture: read once, both sides measured and mixed."""
 
+import contextlib
+import wave
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from voxpria_routing.events import Direction
 from voxpria_edge.media import pcap, quality, rtp
 from voxpria_edge.media.codecs import CODECS, STATIC_TYPES, Codec, Samples
 from voxpria_edge.media.job import CaptureJob, MediaResult, Sound
-from voxpria_edge.media.mix import SAMPLE_RATE_HZ, StereoWriter, widen
+from voxpria_edge.media.mix import SAMPLE_RATE_HZ, StereoWriter, resampled, widen
 
 _CALLER, _AGENT = 0, 1
 _RESYNC_SECONDS = 0.25
@@ -96,7 +98,20 @@ class _Reading:
                 continue
             if self._writer is None and job.recording is not None:
                 self._writer = StereoWriter(job.recording)
+                self._announce(self._writer)
             side.take(packet, codec, datagram.at, self._writer)
+
+    def _announce(self, writer: StereoWriter) -> None:
+        """Begin the recording with what the edge said; all else of the call comes behind that."""
+        announced = self._job.announcement
+        if announced is None:
+            return
+        writer.since_start(announced.at)
+        with contextlib.suppress(FileNotFoundError), wave.open(str(announced.sound)) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+            samples = resampled(samples, file.getframerate())
+            for position in range(0, len(samples), SAMPLE_RATE_HZ):
+                writer.place(_AGENT, position, samples[position : position + SAMPLE_RATE_HZ])
 
     def finish(self) -> MediaResult:
         """Finish the recording; say what there was."""

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from voxpria_routing import snapshot as wire
 from voxpria_routing.hosts import host_port
-from voxpria_routing.snapshot import Delta, Limits, Number, Snapshot, Trunk
+from voxpria_routing.snapshot import Announcement, Delta, Limits, Number, Snapshot, Trunk
 
 from voxpria_server.kit.db import Row
 from voxpria_server.kit.logs import get_logger
@@ -176,6 +176,7 @@ class _Builder:
             allowed_addresses=self._allowed_addresses(row),
             is_open=config["is_open"],
             is_recorded=config["record"],
+            announcement=msgspec.convert(config.get("recording_announcement"), Announcement | None),
             barred_reason=self._barred.get(row.id),
             country=config.get("country"),
             max_concurrent_calls=config.get("max_concurrent_calls"),

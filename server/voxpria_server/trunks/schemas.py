@@ -136,6 +136,23 @@ Codec = Annotated[str, AfterValidator(_codec)]
 TrunkId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 
 
+def _spoken(text: str) -> str:
+    words = " ".join(text.split())
+    if not words or not words.isprintable():
+        raise ValueError("words that can be spoken")
+    return words
+
+
+class RecordingAnnouncement(_Strict):
+    """What is spoken to whoever is recorded, before the recording begins."""
+
+    text: Annotated[
+        str, Field(min_length=1, max_length=500, examples=["This call is recorded."]), AfterValidator(_spoken)
+    ]
+    language: Annotated[str, Field(max_length=35, pattern="^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
+    """BCP 47 tag of the language that `text` is in."""
+
+
 class Config(_Strict):
     """Where a trunk's server is, who may call in through it, and how its calls go."""
 
@@ -159,6 +176,8 @@ class Config(_Strict):
     asserted_identity: bool = True
     """Say the number in P-Asserted-Identity too, beside From, where a call goes out through this trunk (RFC 3325)."""
     record: bool = False
+    recording_announcement: RecordingAnnouncement | None = None
+    """Spoken in calls through this trunk before they are recorded; where it can't be, they are not recorded."""
     country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
     """ISO 3166 code: the country whose national numbers the carrier may send, besides international ones."""
     ring_timeout: Annotated[int, Field(ge=5, le=300)] | None = None
@@ -169,6 +188,8 @@ def _of_provider(provider: str) -> dict[str, Any]:
     """Return the schema of what a trunk of this provider is created with."""
     credentials = CREDENTIALS[provider].model_json_schema()
     config = Config.model_json_schema(by_alias=True)
+    announcement = config.pop("$defs")["RecordingAnnouncement"]
+    config["properties"]["recording_announcement"]["anyOf"] = [announcement, {"type": "null"}]
     config["required"] = [name for name in ("server",) if name not in DEFAULT_CONFIG[provider]]
     for name, default in DEFAULT_CONFIG[provider].items():
         config["properties"][name]["default"] = default
