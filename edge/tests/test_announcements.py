@@ -26,10 +26,18 @@ SPOKEN_CORRELATION = 0.7
 """How alike two sounds are, from 0 to 1, if one is the other through two codecs; different speech is below 0.3."""
 
 
-def routes(edge: RunningEdge, number: str, announcement: Announcement | None, port: int, out_port: int = 1) -> Number:
+def routes(
+    edge: RunningEdge,
+    number: str,
+    announcement: Announcement | None,
+    port: int,
+    out_port: int = 1,
+    encryption: str = "allowed",
+) -> Number:
     """Give the edge a number whose carrier's trunk is recorded and has this announcement."""
     id_ = number[1:]
-    carrier = trunk_to(out_port, id=f"trunk_c_{id_}", name="Carrier", is_recorded=True, announcement=announcement)
+    policy = {"is_recorded": True, "announcement": announcement, "media_encryption": encryption}
+    carrier = trunk_to(out_port, id=f"trunk_c_{id_}", name="Carrier", **policy)
     agent = trunk_to(port, id=f"trunk_a_{id_}", name="Agent", provider="elevenlabs", allowed_addresses=())
     held = number_on(carrier, number, agent_trunk_id=agent.id)
     edge.route([carrier, agent], [held])
@@ -239,6 +247,26 @@ def test_an_agent_that_refuses_ends_the_call_at_the_caller(
     assert end is not None
     assert (end.cause, end.by) == ("rejected", "agent")
     assert "486" in str(end.detail)
+
+
+def test_an_offer_of_plain_rtp_within_an_encrypted_call_is_refused_and_the_call_goes_on(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    routes(edge, number, SHORT, agent_port, encryption="required")
+    sound_of(edge, SHORT)
+    to = (edge.address, edge.sip_port)
+    with (
+        rtp_peer(CARRIER, PCMU, 440, SUITE) as caller,
+        sipp("agent_answers", folder, address=AGENT, port=agent_port) as server,
+        sipp(
+            "carrier_turns_encryption_off", folder, address=CARRIER, to=to, number=number, keys=caller.keys
+        ) as carrier,
+    ):
+        carrier.wait()
+        server.wait()
+    end = edge.ended_call(carrier.sip_call_id).ended
+    assert end is not None
+    assert (end.cause, end.by) == ("hangup", "caller")
 
 
 def test_an_agent_process_that_is_killed_meanwhile_leaves_no_call_open(

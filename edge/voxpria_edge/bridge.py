@@ -22,7 +22,7 @@ from voxpria_routing.decide import Dial
 from voxpria_routing.edge_api import Place
 from voxpria_routing.events import EndCause, Side
 from voxpria_routing.hosts import bracketed, host_port
-from voxpria_routing.media import codecs_of_caller
+from voxpria_routing.media import asked_of_caller, codecs_of_caller
 from voxpria_routing.snapshot import Trunk
 from voxpria_sip.dialog import Dialog
 from voxpria_sip.endpoint import Endpoint, new_tag, respond
@@ -278,7 +278,7 @@ class _Bridged:
         if _is_insecure(half.target, answer):
             await self._bye(dialog)
             return _INSECURE
-        self._change(callee=dialog, callee_sdp=answer)
+        self._change(callee=dialog, callee_sdp=answer, is_callee_secure=_is_secure(half.target))
         self._take(dialog, "callee")
         await self._rtpengine.answer(self._call.id, self._our_tag, _tag(dialog.remote), answer, flags.answer)
         if sound is not None:
@@ -301,7 +301,8 @@ class _Bridged:
         answer = await self._rtpengine.answer(self._call.id, self._call.from_tag, self._our_tag, ours, media.answer)
         tag = new_tag()
         dialog = Dialog.of_called(request, tag)
-        self._change(callee=dialog, callee_sdp=offered, answer_flags=media.answer)
+        is_secure = asked_of_caller(decision.carrier, is_outbound=decision.is_outbound) == "required"
+        self._change(callee=dialog, callee_sdp=offered, answer_flags=media.answer, is_callee_secure=is_secure)
         self._take(dialog, "callee").answered = transaction
         routes = [("Record-Route", route) for route in request.headers.lines("Record-Route")]
         headers = [*routes, ("Contact", self.contact), ("Allow", _ALLOW)]
@@ -347,6 +348,7 @@ class _Bridged:
                 await self._bye(agent[0])
                 return _INSECURE
             if agent is not None:
+                self._change(is_agent_secure=_is_secure(half.target))
                 await self._join(*agent)
                 return None
             if half.code not in _GOES_ELSEWHERE:
@@ -505,9 +507,15 @@ class _Bridged:
                 flow: Flow = await self._endpoint.transports.flow("udp", self._bridges.kamailio)
                 await self._endpoint.send(dialog.request("BYE"), flow).final()
 
-    async def renegotiate(self, side: "_Side", offered: str) -> str:
-        """Return the answer to a side's new offer. The other side hears of none: rtpengine stands between them."""
+    async def renegotiate(self, side: "_Side", offered: str) -> str | None:
+        """Return the answer to a side's new offer; None if it must be encrypted and is not.
+
+        The other side hears of none: rtpengine stands between them.
+        """
         bridge = self.bridge
+        is_secure = bridge.is_callee_secure if side.who == "callee" else bridge.is_agent_secure
+        if is_secure and not _is_encrypted(offered):
+            return None
         assert bridge.callee is not None
         callee_tag, agent_tag = _tag(bridge.callee.remote), self._our_tag
         if side.who == "callee":
@@ -582,6 +590,8 @@ class _Side:
         try:
             answer = await self._bridged.renegotiate(self, offered)
         except RtpengineError:
+            answer = None
+        if answer is None:
             respond(transaction, 488, "Not Acceptable Here")
             return
         self.dialog.refresh_target(request)
@@ -617,7 +627,15 @@ def facing(offered: str, answered: str) -> str:
 
 def _is_insecure(target: Trunk, answer: str) -> bool:
     """Whether a side whose trunk requires SRTP answered without."""
-    return target.media_encryption == "required" and sdp.offered(answer).encryption != "strong"
+    return _is_secure(target) and not _is_encrypted(answer)
+
+
+def _is_secure(target: Trunk) -> bool:
+    return target.media_encryption == "required"
+
+
+def _is_encrypted(description: str) -> bool:
+    return sdp.offered(description).encryption == "strong"
 
 
 def _refusal(half: Half) -> Problem:

@@ -81,6 +81,9 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     agent: Dialog | None = None
     callee_sdp: str = ""
     agent_sdp: str = ""
+    is_callee_secure: bool = False
+    is_agent_secure: bool = False
+    """Whether that side's media must be SRTP."""
     flags: str = ""
     """rtpengine's, for offers towards the callee."""
     agent_flags: str = ""

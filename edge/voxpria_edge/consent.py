@@ -49,7 +49,8 @@ def _spoken(decision: Dial, sound: Path | None) -> Consent:
 
 def _announcement(decision: Dial) -> Announcement | None:
     """Return what is to be spoken: the announcement of the carrier's trunk, else of the next that has one."""
-    trunks = (decision.carrier, *decision.targets)
+    inward = (decision.carrier, *decision.targets)
+    trunks = (*decision.targets, decision.carrier) if decision.is_outbound else inward
     if not any(trunk.is_recorded for trunk in trunks):
         return None
     return next((trunk.announcement for trunk in trunks if trunk.announcement), None)
