@@ -26,6 +26,14 @@ _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
     "out_of_service": ("refused", "The edge's agent did not answer in time; it was not running or too busy."),
     "no_media": ("refused", "The edge's media relay did not answer."),
     "credentials": ("rejected", "The trunk's server refused the trunk's username and password."),
+    "no_credentials": (
+        "rejected",
+        "The trunk's server wants a username and a password, and the trunk has none: set its credentials.",
+    ),
+    "unknown_digest": (
+        "rejected",
+        "The trunk's server wants a digest that is neither MD5 nor SHA-256: have it take one of these.",
+    ),
     "forbidden": (
         "unreachable",
         (
@@ -37,6 +45,7 @@ _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
 }
 """Kamailio's words for an end that need a sentence."""
 _ANSWERS = {"rejected", "no_answer"}
+_UNSATISFIED = {"credentials", "no_credentials", "unknown_digest"}
 _NOBODY_THERE = {408, 480}
 SipAnswer = tuple[int, str]
 """Status code and reason phrase."""
@@ -328,8 +337,6 @@ def dial_middle(invite: messages.Invite, decision: Dial, record: str, middle: st
         answer=_NO_MEDIA,
         is_caller_secure=0,
         is_agent_secure=0,
-        auth_user="",
-        auth_password="",
         ring_ms=0,
         max_duration=decision.number.max_duration_seconds,
         is_guarded=0,
@@ -357,8 +364,6 @@ def dial(
         answer=flags.answer,
         is_caller_secure=int(asked_of_caller(decision.carrier, is_outbound=decision.is_outbound) == "required"),
         is_agent_secure=int(target.media_encryption == "required"),
-        auth_user=target.username or "",
-        auth_password=target.password or "",
         ring_ms=1000 * (decision.number.ring_timeout_seconds or target.ring_timeout_seconds or 0),
         max_duration=decision.number.max_duration_seconds,
         is_guarded=int(guard(target)),
@@ -409,7 +414,7 @@ def goes_elsewhere(message: messages.Tried) -> bool:
     """Tell whether another server might take the call: not where the caller caused it, or the called one said no."""
     if message.cause == "rejected":
         return message.code in _NOBODY_THERE or 500 <= message.code < 600
-    return message.cause in {"unreachable", "forbidden", "no_answer", "credentials"}
+    return message.cause in {"unreachable", "forbidden", "no_answer", *_UNSATISFIED}
 
 
 def is_failure_of_server(message: messages.Tried) -> bool:

@@ -1,6 +1,7 @@
 """Where calls are answered for: every message of Kamailio's comes here, is acted on, remembered, acknowledged."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import Protocol, TypeVar
 import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
-from voxpria_routing.decide import Cause, Decision, Dial, Reject
+from voxpria_routing.decide import METHOD, Cause, Decision, Dial, Reject
 from voxpria_routing.events import CallEvent, EndCause, Ended, Side
 from voxpria_routing.load import Load
 from voxpria_routing.snapshot import Trunk
 
-from voxpria_edge import calls, consent, messages, uac
+from voxpria_edge import calls, consent, credentials, messages, uac
 from voxpria_edge.admission import Admission
 from voxpria_edge.background import Background
 from voxpria_edge.calls import Call
@@ -32,6 +33,7 @@ Progressed = TypeVar("Progressed", messages.Answered, messages.Ended, messages.T
 
 Diagnosis = Coroutine[None, None, str]
 _MOST_ACKNOWLEDGED_AT_ONCE = 1000
+_MOST_DIALLING = 10_000
 _INTERVAL_TOO_SMALL = 422
 """RFC 4028 section 6: the caller is to ask again, with the session's length that the answer names."""
 _HANG_UP_TRIES, _HANG_UP_SECONDS = 10, 1.0
@@ -124,6 +126,8 @@ class Desk:
         """What was decided on calls that are being set up, so that their next trunk can be tried."""
         self.sound_of: SoundOf = lambda _: None
         """Gives the sound of an announcement, if there is one."""
+        self._dialling: OrderedDict[tuple[int, int], tuple[Trunk, str]] = OrderedDict()
+        """By Kamailio's transaction: whose server was last dialled, and the request URI."""
         self.bridges: Middle = NoMiddle()
         """Stands in the middle of the calls that we place, or answer first."""
         self.strangers = Strangers()
@@ -161,6 +165,8 @@ class Desk:
                 await self._catch_up()
             case messages.Replied():
                 self.on_replied(message)
+            case messages.Challenged():
+                self._authorize(message)
             case _ if self._backlog is not None:
                 self._backlog.append(message)
             case _:
@@ -256,7 +262,7 @@ class Desk:
         call, told = opened
         call = msgspec.structs.replace(call, unrecorded=agreed.unrecorded)
         if agreed.sound is None:
-            self.evapi.send(calls.dial(invite, decision, 0, call.id, self._guard))
+            self._dial(calls.dial(invite, decision, 0, call.id, self._guard), decision.targets[0])
             self._dialled[call.id] = decision
             self._admission.begin(call, decision)
         else:
@@ -266,12 +272,26 @@ class Desk:
             self._admission.let_in(call)
         self._remember(invite.id, call, told)
 
+    def _dial(self, command: messages.Dial, target: Trunk) -> None:
+        """Have a server dialled, and remember which: it may want credentials."""
+        self._dialling[command.index, command.label] = target, command.request_uri
+        if len(self._dialling) > _MOST_DIALLING:
+            self._dialling.popitem(last=False)
+        self.evapi.send(command)
+
+    def _authorize(self, asked: messages.Challenged) -> None:
+        target, uri = self._dialling.get((asked.index, asked.label), (None, ""))
+        headers = credentials.headers_of(messages.text(asked.head))
+        header = target and credentials.authorization(target, METHOD, uri, asked.code, headers)
+        cause = "unknown_digest" if target and target.username else "no_credentials"
+        self.evapi.send(messages.Authorize(index=asked.index, label=asked.label, header=header or "", cause=cause))
+
     def _dial_half(self, invite: messages.Invite, half: Half) -> None:
         """Let our own INVITE through. The callee's half is the call itself; the agent's half has no record."""
         command = calls.dial_half(
             invite, half.decision, half.at_trunk, half.record, half.call_id, half.variables, self._guard
         )
-        self.evapi.send(command)
+        self._dial(command, half.target)
         call = self.calls.get(half.record)
         if call is None:
             self._admission.half_is_dialled(half)
@@ -367,7 +387,8 @@ class Desk:
             moved = calls.at_next_trunk(call, following)
             if half is not None:
                 half.decision, half.at_trunk = following, moved.at_trunk
-            self.evapi.send(calls.dial(message, following, moved.at_trunk, call.id, self._guard))
+            command = calls.dial(message, following, moved.at_trunk, call.id, self._guard)
+            self._dial(command, following.targets[moved.at_trunk])
             self._dialled[call.id], self.calls[call.id] = following, moved
             self._admission.moved_on(moved, following.targets[moved.at_trunk])
         self._background.begin(self._explain(message, call, target, goes_on=following is not None))

@@ -54,6 +54,16 @@ class Tried(msgspec.Struct, frozen=True, tag_field="kind", tag="tried"):
     """What its answer says in Warning or Reason."""
 
 
+class Challenged(msgspec.Struct, frozen=True, tag_field="kind", tag="challenged"):
+    """A question, which is not kept: how to answer the challenge of a trunk's server."""
+
+    index: int
+    label: int
+    record: str
+    code: int
+    head: str
+
+
 class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="ringing"):
     """The called side rings."""
 
@@ -129,7 +139,7 @@ class Resent(msgspec.Struct, frozen=True, tag_field="kind", tag="resent"):
 
 
 Told = Invite | Tried | Progress | Answered | Ended | Insecure
-Message = Told | Replied | Live | Resent
+Message = Told | Challenged | Replied | Live | Resent
 
 
 def decode(data: bytes) -> Message:
@@ -182,13 +192,22 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True):
     is_caller_secure: int
     is_agent_secure: int
     """1: that side's media must be SRTP."""
-    auth_user: str
-    auth_password: str
     ring_ms: int
     max_duration: int
     is_guarded: int
     """1: only to an address outside, see `resolve.PRIVATE`."""
     verdict: Literal["dial"] = "dial"
+
+
+class Authorize(msgspec.Struct, frozen=True, kw_only=True):
+    """Send the INVITE again, with this header; without one, give its server up."""
+
+    index: int
+    label: int
+    header: str
+    cause: str
+    """Without a header: why there is none, as `Tried.cause` is to be."""
+    verdict: Literal["authorize"] = "authorize"
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,7 +261,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Literal["ask"] = "ask"
 
 
-Command = Dial | Reject | Drop | Resend | Allow | Ask
+Command = Dial | Authorize | Reject | Drop | Resend | Allow | Ask
 
 
 def encode(command: Command) -> bytes:

@@ -1,19 +1,17 @@
 """Requests of our own to trunks' servers: Kamailio sends them, by the ways that calls go, and tells what came back."""
 
 import asyncio
-import re
 import uuid
 from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-from voxpria_routing import challenges
 from voxpria_routing.decide import next_hop_uri, server_uri
 from voxpria_routing.hosts import host_port
 from voxpria_routing.locate import ResolutionError
 from voxpria_routing.snapshot import Trunk
 
-from voxpria_edge import messages
+from voxpria_edge import credentials, messages
 from voxpria_edge.kamailio import Evapi
 from voxpria_edge.resolve import Guard, addresses
 
@@ -22,9 +20,6 @@ Method = Literal["OPTIONS", "REGISTER"]
 _SECONDS = 10.0
 """Longer than Kamailio waits for a name and then for an answer."""
 _MOST_AT_ONCE, _MOST_PER_SECOND = 64, 25
-_CHALLENGES = {401: ("www-authenticate", "Authorization"), 407: ("proxy-authenticate", "Proxy-Authorization")}
-_SHORT = {"m": "contact"}
-_LONGEST_HEADER = 2048
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +72,7 @@ class Requests:
             first = await self._once(trunk, next_hop, method, aor, headers)
             if first is None:
                 return None
-            authorization = _authorization(trunk, method, first)
+            authorization = credentials.authorization(trunk, method, server_uri(trunk), first.code, first.headers)
             if authorization is None:
                 return first
             last = await self._once(trunk, next_hop, method, aor, headers + authorization)
@@ -121,26 +116,8 @@ class Requests:
 
 def answer(message: messages.Replied) -> Answer:
     """Return what Kamailio says of an answer, taken apart."""
-    head = messages.text(message.head).partition("\r\n\r\n")[0]
-    first, *lines = re.sub(r"\r\n[ \t]+", " ", head).split("\r\n")
-    headers: dict[str, tuple[str, ...]] = {}
-    for line in lines:
-        name, _, value = line[:_LONGEST_HEADER].partition(":")
-        name = name.strip().lower()
-        name = _SHORT.get(name, name)
-        headers[name] = (*headers.get(name, ()), value.strip())
+    head = messages.text(message.head)
+    reason = head.partition("\r\n")[0].partition(" ")[2].partition(" ")[2][:100]
     took = max(0.0, float(message.at) - float(message.sent_at))
-    reason = first.partition(" ")[2].partition(" ")[2][:100]
+    headers = credentials.headers_of(head)
     return Answer(code=message.code, reason=reason, headers=headers, latency_ms=round(took * 1000, 1))
-
-
-def _authorization(trunk: Trunk, method: Method, asked: Answer) -> str | None:
-    """Return the header line that answers a challenge, if it is one that we can answer (RFC 8760)."""
-    if asked.code not in _CHALLENGES or trunk.username is None or trunk.password is None:
-        return None
-    asks, answers = _CHALLENGES[asked.code]
-    found = challenges.best(asked.headers.get(asks, ()))
-    if found is None:
-        return None
-    value = challenges.answer(found, method, server_uri(trunk), trunk.username, trunk.password)
-    return f"{answers}: {value}\r\n"

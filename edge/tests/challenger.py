@@ -1,0 +1,97 @@
+"""A trunk's server that challenges with digests which SIPp does not know (RFC 8760), and answers calls. UDP."""
+
+import contextlib
+import hashlib
+import re
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+
+HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+REALM, NONCE, USER, PASSWORD = "sip.example.com", "a-nonce", "user", "pass"
+_SDP = "v=0\r\no=- 1 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+_ECHOED = ("via", "from", "call-id", "cseq", "record-route")
+
+
+class Challenger:
+    """What it got: the requests, oldest first."""
+
+    def __init__(self, address: str, port: int, algorithms: Sequence[str]) -> None:
+        self.requests: list[str] = []
+        self._algorithms = algorithms
+        self._address = (address, port)
+        self._socket = socket.socket(type=socket.SOCK_DGRAM)
+        self._socket.bind(self._address)
+
+    def serve(self) -> None:
+        """Answer until the socket is closed."""
+        with contextlib.suppress(OSError):
+            while True:
+                data, sender = self._socket.recvfrom(65535)
+                if not data:
+                    return
+                self.requests.append(data.decode())
+                if answer := self._answer(self.requests[-1]):
+                    self._socket.sendto(answer.encode(), sender)
+
+    def stop(self) -> None:
+        """End `serve`."""
+        with socket.socket(type=socket.SOCK_DGRAM) as other:
+            other.sendto(b"", self._address)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def of(self, method: str) -> list[str]:
+        """Return the requests of a method, none of them twice."""
+        return list(dict.fromkeys(request for request in self.requests if request.startswith(f"{method} ")))
+
+    def _answer(self, request: str) -> str:
+        method = request.partition(" ")[0]
+        if method == "ACK":
+            return ""
+        if method != "INVITE" or self._is_authorized(request):
+            has_body = method == "INVITE"
+            return self._response(request, "200 OK", [], _SDP.format(self._address[0]) if has_body else "")
+        asked = [
+            f'WWW-Authenticate: Digest realm="{REALM}", nonce="{NONCE}", qop="auth", algorithm={algorithm}'
+            for algorithm in self._algorithms
+        ]
+        return self._response(request, "401 Unauthorized", asked, "")
+
+    def _is_authorized(self, request: str) -> bool:
+        sent = re.search(r"^Authorization: Digest (.*)\r$", request, re.M)
+        if sent is None:
+            return False
+        fields = {name: quoted or bare for name, quoted, bare in re.findall(r'(\w+)=(?:"([^"]*)"|([^,\s]+))', sent[1])}
+        hashed = HASHES[fields["algorithm"]]
+
+        def h(text: str) -> str:
+            return hashed(text.encode()).hexdigest()
+
+        ha1, ha2 = h(f"{USER}:{REALM}:{PASSWORD}"), h(f"INVITE:{request.split()[1]}")
+        return fields["response"] == h(f"{ha1}:{NONCE}:{fields['nc']}:{fields['cnonce']}:auth:{ha2}")
+
+    def _response(self, request: str, status: str, more: Sequence[str], body: str) -> str:
+        head = request.partition("\r\n\r\n")[0].split("\r\n")
+        echoed = [line for line in head if line.partition(":")[0].lower() in _ECHOED]
+        to = next(line for line in head if line.startswith("To:"))
+        to += "" if ";tag=" in to else f";tag=agent{status[:3]}"
+        host, port = self._address
+        lines = [f"SIP/2.0 {status}", *echoed, to, *more, f"Contact: <sip:agent@{host}:{port}>"]
+        lines += ["Content-Type: application/sdp"] if body else []
+        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body])
+
+
+@contextlib.contextmanager
+def challenger(address: str, port: int, algorithms: Sequence[str]) -> Iterator[Challenger]:
+    """Run one until the way out."""
+    server = Challenger(address, port, algorithms)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(10)
+        server.close()

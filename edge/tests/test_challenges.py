@@ -1,0 +1,77 @@
+"""Trunks' servers that want credentials for a call, by whichever digest (RFC 8760)."""
+
+from pathlib import Path
+
+import pytest
+from challenger import PASSWORD, USER, challenger
+from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
+from running_edge import RunningEdge, until
+from sipp_tool import sipp
+from voxpria_routing.snapshot import Trunk
+
+
+def cseq(request: str) -> int:
+    return int(next(line for line in request.split("\r\n") if line.startswith("CSeq:")).split()[1])
+
+
+def guarded(port: int, **values: object) -> Trunk:
+    return trunk_to(port, **{"username": USER, "password": PASSWORD, **values})
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "chosen"), [(["SHA-256"], "SHA-256"), (["SHA-256", "MD5"], "SHA-256"), (["MD5"], "MD5")]
+)
+def test_the_best_digest_that_is_asked_for_is_shown(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, algorithms: list[str], chosen: str
+) -> None:
+    trunk = guarded(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with challenger(AGENT, agent_port, algorithms) as server:
+        with sipp("carrier_calls_and_hangs_up", folder, address=CARRIER, to=to, number=number) as carrier:
+            carrier.wait()
+        until("the server has its BYE", lambda: server.of("BYE"))
+    first, second = server.of("INVITE")
+    assert "Authorization:" not in first
+    assert f"algorithm={chosen}" in second
+    assert "P-K-" not in second
+    assert cseq(second) == cseq(first) + 1
+    assert {cseq(ack) for ack in server.of("ACK")} == {cseq(first), cseq(second)}
+    assert cseq(server.of("BYE")[0]) > cseq(second)
+    assert "401" not in " ".join(carrier.received)
+    call = edge.ended_call(carrier.sip_call_id)
+    assert call.ended is not None
+    assert call.ended.cause == "hangup"
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "credentials", "why"),
+    [
+        (["SHA-256"], {"password": "wrong"}, "refused the trunk's username and password"),
+        (["SHA-256"], {"username": None, "password": None}, "set its credentials"),
+        (["SHA-512"], {}, "neither MD5 nor SHA-256"),
+    ],
+)
+def test_a_server_that_can_not_be_satisfied_is_passed_over(
+    edge: RunningEdge,
+    number: str,
+    agent_port: int,
+    folder: Path,
+    algorithms: list[str],
+    credentials: dict[str, object],
+    why: str,
+) -> None:
+    trunk = guarded(agent_port, **credentials)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with (
+        challenger(AGENT, agent_port, algorithms) as server,
+        sipp("carrier_is_refused", folder, address=CARRIER, to=to, number=number) as carrier,
+    ):
+        carrier.wait()
+    assert carrier.final_code() == 503
+    assert len(server.of("INVITE")) == (2 if credentials.get("password") else 1)
+    call = edge.ended_call(carrier.sip_call_id)
+    assert call.ended is not None
+    assert call.ended.cause == "rejected"
+    assert why in str(call.ended.detail)
