@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.helper import free_ports, machine, percentile, table
+from bench.helper import machine, percentile, table
+from tests.ports import free_ports
 
 _ROOT = Path(__file__).parents[1]
 _LONGEST_SECONDS = 120
