@@ -333,7 +333,7 @@ class TrunkSummary(BaseModel):
     id: str
     name: str
     provider: ProviderName
-    status: str
+    status: str = Field(examples=["active"])
     created_at: str
 
 
@@ -348,7 +348,7 @@ class NumberOnTrunk(BaseModel):
 
     id: str
     number: str
-    status: str
+    status: str = Field(examples=["active"])
 
 
 class Trunk(TrunkSummary):
@@ -362,7 +362,9 @@ class Trunk(TrunkSummary):
         list[NumberOnTrunk], Field(description="Newest first, at most 1000; list the numbers with `trunk_id` for more.")
     ]
     provisioned_at: str | None
-    webhook_url: str | None
+    webhook_url: str | None = Field(
+        examples=["https://voice.example.com/hooks/openai/trunk_01k9zq3v5xe8t9m2y6w4r7n1ab"]
+    )
     """Where OpenAI tells us of calls; null for other providers."""
     updated_at: str
 
@@ -373,7 +375,7 @@ class TrunkUpdated(BaseModel):
     id: str
     name: str
     provider: ProviderName
-    status: str
+    status: str = Field(examples=["active"])
     config: dict[str, Any]
     updated_at: str
 
@@ -384,7 +386,7 @@ class TrunkProvisioned(BaseModel):
     success: Literal[True] = True
     status: Literal["provisioned"] = "provisioned"
     provisioned_at: str
-    webhook_url: str
+    webhook_url: str = Field(examples=["https://voice.example.com/hooks/openai/trunk_01k9zq3v5xe8t9m2y6w4r7n1ab"])
     """Where OpenAI tells us of calls."""
     webhook_is_registered: bool
     """False if the API key may not manage the project's webhooks: enter `webhook_url` at OpenAI by hand then."""
