@@ -86,7 +86,7 @@ def test_a_start_that_waits_for_its_database_can_be_ended(start, own_cluster):
     assert process.end() < ENDING_SECONDS
 
 
-def test_a_job_survives_the_crash_of_its_process(start):
+def test_a_job_survives_the_crash_of_its_process(start, own_cluster):
     """Its worker's heart stops; another worker notices and takes the job over."""
     process = start()
     process.until("/v1/agents", 200)
@@ -94,12 +94,14 @@ def test_a_job_survives_the_crash_of_its_process(start):
     trunk_id = process.post("/v1/sip/trunks", trunk)["id"]
     number = {"phone_number": "+15555551234", "trunk_id": trunk_id}
     phone_id = process.post("/v1/phone-numbers/import", number)["id"]
-    process.until_logged("number routed, asking the edges")
+    at_work = "SELECT FROM procrastinate_jobs WHERE status = 'doing' AND task_name = 'numbers:await-edges'"
+    with psycopg.connect(own_cluster.url("postgres"), autocommit=True) as eyes:
+        until(lambda: eyes.execute(at_work).fetchone() is not None)
     process.end(signal.SIGKILL)
     process = start()
     process.until("/v1/agents", 200)
     process.until_logged("job of a lost worker runs again", seconds=300)
-    process.until_logged("number routed, asking the edges")
+    process.until_logged("no edge takes the routes of numbers")
     assert process.get(f"/v1/phone-numbers/{phone_id}").json()["status"] == "provisioning"
 
 
