@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
+from routes_of_tests import AGENT, CARRIER
 from running_edge import RunningEdge
-from sipp_tool import body, header, sipp
+from sipp_tool import body, header
 from test_in_dialog import called
 from voxpria_routing.hosts import host_port
 
@@ -31,17 +31,9 @@ def named_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEdge
 def test_each_side_is_met_in_its_own_family(
     dual_edge: RunningEdge, number: str, agent_port: int, folder: Path, carriers: str, agents: str
 ) -> None:
-    carrier_trunk = trunk_to(1, allowed_addresses=(carriers,))
-    target = trunk_to(agent_port, id="trunk_b", server=agents, allowed_addresses=())
-    dual_edge.route([carrier_trunk, target], [number_on(carrier_trunk, number, agent_trunk_id=target.id)])
-    to = ("::1" if ":" in carriers else "127.0.0.1", dual_edge.sip_port)
-    with (
-        sipp("agent_answers", folder, address=agents, port=agent_port) as agent,
-        sipp("carrier_calls_and_hangs_up", folder, address=carriers, to=to, number=number) as carrier,
-    ):
-        carrier.wait()
-        agent.wait()
-    assert set(dual_edge.ended_call(carrier.sip_call_id).kinds[:4]) == {"invited", "ringing", "answered", "ended"}
+    scenarios = "carrier_calls_and_hangs_up", "agent_answers"
+    call, carrier, agent = called(dual_edge, folder, number, agent_port, *scenarios, addresses=(carriers, agents))
+    assert set(call.kinds[:4]) == {"invited", "ringing", "answered", "ended"}
     for side, address in ((carrier, carriers), (agent, agents)):
         (description,) = {body(message) for message in side.received if body(message)}
         family, relay = re.findall(r"^c=IN (IP[46]) (\S+)", description, re.M)[0]
@@ -53,16 +45,8 @@ def test_a_caller_that_offers_late_is_met_in_its_own_family(
     dual_edge: RunningEdge, number: str, agent_port: int, folder: Path, carriers: str, agents: str
 ) -> None:
     """What the agent offers is of its own family, and the caller's INVITE says of media nothing at all."""
-    carrier_trunk = trunk_to(1, allowed_addresses=(carriers,))
-    target = trunk_to(agent_port, id="trunk_b", server=agents, allowed_addresses=())
-    dual_edge.route([carrier_trunk, target], [number_on(carrier_trunk, number, agent_trunk_id=target.id)])
-    to = ("::1" if ":" in carriers else "127.0.0.1", dual_edge.sip_port)
-    with (
-        sipp("agent_offers", folder, address=agents, port=agent_port) as agent,
-        sipp("carrier_offers_late", folder, address=carriers, to=to, number=number) as carrier,
-    ):
-        carrier.wait()
-        agent.wait()
+    scenarios = "carrier_offers_late", "agent_offers"
+    _, carrier, agent = called(dual_edge, folder, number, agent_port, *scenarios, addresses=(carriers, agents))
     for side, address in ((carrier, carriers), (agent, agents)):
         (description,) = {body(message) for message in side.received if body(message)}
         assert ("c=IN IP6 ::1" if ":" in address else f"c=IN IP4 {dual_edge.media_address}") in description

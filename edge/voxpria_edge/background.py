@@ -1,7 +1,7 @@
 """Work that goes on beside whoever began it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -21,6 +21,15 @@ class Background:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def look_around(self, begin_what_is_due: Callable[[], None], every_seconds: float) -> None:
+        """Look again and again for work that is due, until cancelled; what runs then stops where it is."""
+        try:
+            while True:
+                begin_what_is_due()
+                await asyncio.sleep(every_seconds)
+        finally:
+            self.cancel()
 
     def cancel(self) -> None:
         """Have all of it stop where it is."""

@@ -3,7 +3,6 @@
 What is found closes and opens the circuits (`breaker`) and is the trunks' health, which the control plane is told.
 """
 
-import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -95,12 +94,7 @@ class Health:
 
     async def run(self) -> None:
         """Look at each server when its time has come, until cancelled."""
-        try:
-            while True:
-                self.look_around()
-                await asyncio.sleep(_LOOK_SECONDS)
-        finally:
-            self._background.cancel()
+        await self._background.look_around(self.look_around, _LOOK_SECONDS)
 
     def look_around(self) -> None:
         """Begin the looks that are due."""

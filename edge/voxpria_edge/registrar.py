@@ -4,7 +4,6 @@ A binding lives at the server, so it outlives us: after a restart it is made ane
 back when its trunk goes or stops asking, not when the edge stops: it would be back before anyone noticed.
 """
 
-import asyncio
 import random
 import re
 import time
@@ -75,12 +74,7 @@ class Registrar:
 
     async def run(self) -> None:
         """Register, refresh and unregister when it is time to, until cancelled."""
-        try:
-            while True:
-                self.look_around()
-                await asyncio.sleep(_LOOK_SECONDS)
-        finally:
-            self._background.cancel()
+        await self._background.look_around(self.look_around, _LOOK_SECONDS)
 
     def look_around(self) -> None:
         """Begin what is due."""
