@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kamailio_words import BEGIN, NUMBER, ROUTES, STRANGER, TABLE, TRUNK, base64_of, ended, heard, invite, progress
-from voxpria_edge import calls, messages
+from voxpria_edge import beginnings, calls, endings, messages, verdicts
 from voxpria_edge.calls import Call
 from voxpria_edge.resolve import guard
 from voxpria_routing import events
@@ -25,8 +25,8 @@ def opened(
 ) -> tuple[messages.Invite, Dial, Call, list[events.CallEvent]]:
     message = heard(said or invite())
     assert isinstance(message, messages.Invite)
-    decision = decide(Table(routes), calls.question(message))
-    result = calls.opened(message, decision, "edge_1")
+    decision = decide(Table(routes), beginnings.question(message))
+    result = beginnings.opened(message, decision, "edge_1")
     assert result is not None
     return message, decision, *result
 
@@ -69,12 +69,12 @@ def test_a_refused_call_of_a_known_trunk_is_opened_and_ended_at_once() -> None:
 def test_a_call_that_is_nobodys_leaves_no_record() -> None:
     message = heard(invite(to="+15550009999", source=STRANGER))
     assert isinstance(message, messages.Invite)
-    assert calls.opened(message, decide(TABLE, calls.question(message)), "edge_1") is None
+    assert beginnings.opened(message, decide(TABLE, beginnings.question(message)), "edge_1") is None
 
 
 def test_no_value_of_a_number_can_add_a_header() -> None:
     message, decision, call, _ = opened()
-    command = calls.dial(message, decision, 0, call.id, GUARD)
+    command = verdicts.dial(message, decision, 0, call.id, GUARD)
     lines = command.headers.split("\r\n")
     assert lines[-1] == ""
     assert all(line.startswith("X-VoxPria-") for line in lines[:-1])
@@ -84,13 +84,13 @@ def test_no_value_of_a_number_can_add_a_header() -> None:
 
 def test_the_command_dials_the_trunks_server() -> None:
     message, decision, call, _ = opened()
-    command = calls.dial(message, decision, 0, call.id, GUARD)
+    command = verdicts.dial(message, decision, 0, call.id, GUARD)
     assert (command.index, command.label) == (message.index, message.label)
     assert command.request_uri == "sip:+15555551234@sip.example.com:5070;transport=tcp"
     assert b"secret" not in messages.encode(command)
     assert command.max_duration == 120
     assert command.is_guarded == 1
-    allowing = calls.dial(message, decision, 0, call.id, guard(allow_private=True))
+    allowing = verdicts.dial(message, decision, 0, call.id, guard(allow_private=True))
     assert allowing.is_guarded == 0
     assert "record-call=on" not in command.to_agent
 
@@ -99,7 +99,7 @@ def test_only_a_recorded_trunk_is_captured() -> None:
     trunk = msgspec.structs.replace(TRUNK, is_recorded=True)
     message, decision, call, _ = opened(routes=msgspec.structs.replace(ROUTES, trunks={trunk.id: trunk}))
     assert call.is_captured
-    assert "record-call=on" in calls.dial(message, decision, 0, call.id, GUARD).to_agent
+    assert "record-call=on" in verdicts.dial(message, decision, 0, call.id, GUARD).to_agent
 
 
 def test_answered_counts_once() -> None:
@@ -120,10 +120,10 @@ def test_ringing_is_the_same_event_each_time() -> None:
 
 def test_the_first_end_is_the_end() -> None:
     call = _answered()
-    call, (event,) = calls.ended(call, heard(ended(call.id, by="agent")))
+    call, (event,) = endings.ended(call, heard(ended(call.id, by="agent")))
     assert isinstance(event, events.Ended)
     assert (event.cause, event.by, event.sip_code, event.sip_reason) == ("hangup", "agent", 200, "OK")
-    assert calls.ended(call, heard(ended(call.id, BEGIN + 9, cause="max_duration", by="edge"))) == (call, [])
+    assert endings.ended(call, heard(ended(call.id, BEGIN + 9, cause="max_duration", by="edge"))) == (call, [])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_first_end_is_the_end() -> None:
 )
 def test_ends_without_an_answer(cause: str, code: int, expected: str, *, has_detail: bool) -> None:
     call = opened()[2]
-    _, (event,) = calls.ended(call, heard(ended(call.id, cause=cause, code=code, reason=base64_of("Because"))))
+    _, (event,) = endings.ended(call, heard(ended(call.id, cause=cause, code=code, reason=base64_of("Because"))))
     assert isinstance(event, events.Ended)
     assert (event.cause, event.sip_code, event.sip_reason) == (expected, code, "Because")
     assert bool(event.detail) is has_detail
@@ -150,21 +150,21 @@ def test_ends_without_an_answer(cause: str, code: int, expected: str, *, has_det
 
 def test_our_own_hang_up_has_our_reason() -> None:
     call = msgspec.structs.replace(_answered(), ending="media_timeout")
-    _, (event,) = calls.ended(call, heard(ended(call.id, cause="max_duration", by="edge")))
+    _, (event,) = endings.ended(call, heard(ended(call.id, cause="max_duration", by="edge")))
     assert isinstance(event, events.Ended)
     assert event.cause == "media_timeout"
-    _, (event,) = calls.ended(call, heard(ended(call.id, by="caller")))
+    _, (event,) = endings.ended(call, heard(ended(call.id, by="caller")))
     assert isinstance(event, events.Ended)
     assert event.cause == "hangup"
 
 
 def test_a_lost_call_ends_with_the_same_event_as_any_other() -> None:
     call = _answered()
-    lost, (event,) = calls.lost(call, datetime.fromtimestamp(BEGIN + 60, UTC), "It was lost.")
+    lost, (event,) = endings.lost(call, datetime.fromtimestamp(BEGIN + 60, UTC), "It was lost.")
     assert isinstance(event, events.Ended)
     assert (event.cause, event.sip_code, event.detail) == ("lost", 200, "It was lost.")
-    assert event.id == calls.ended(call, heard(ended(call.id)))[1][0].id
-    assert calls.ended(lost, heard(ended(call.id))) == (lost, [])
+    assert event.id == endings.ended(call, heard(ended(call.id)))[1][0].id
+    assert endings.ended(lost, heard(ended(call.id))) == (lost, [])
 
 
 def _answered() -> Call:
@@ -178,12 +178,12 @@ def _answered() -> Call:
 def test_whatever_is_dialled_there_is_a_verdict(uri: bytes, sender: bytes, source: object) -> None:
     message = heard(invite(request_uri=base64_of(uri), from_uri=base64_of(sender), source=str(source)))
     assert isinstance(message, messages.Invite)
-    decision = decide(TABLE, calls.question(message))
-    record = calls.opened(message, decision, "edge_1")
+    decision = decide(TABLE, beginnings.question(message))
+    record = beginnings.opened(message, decision, "edge_1")
     if isinstance(decision, Dial):
-        command = calls.dial(message, decision, 0, "call_1", GUARD)
+        command = verdicts.dial(message, decision, 0, "call_1", GUARD)
     else:
-        command = calls.reject(message, decision, record[0].id if record else "", [])
+        command = verdicts.reject(message, decision, record[0].id if record else "", [])
     encoded = messages.encode(command)
     assert encoded.endswith(b",")
     for event in record[1] if record else ():

@@ -9,8 +9,12 @@ from kamailio_words import BEGIN, TABLE, ended, heard, invite, progress
 from scripted import Kamailio
 from voxpria_edge import messages
 from voxpria_edge.admission import Admission
+from voxpria_edge.book import Book
 from voxpria_edge.calls import Call
 from voxpria_edge.desk import Desk
+from voxpria_edge.dialling import Dialling
+from voxpria_edge.hanging_up import HangingUp
+from voxpria_edge.middle import NoMiddle
 from voxpria_edge.resolve import guard
 from voxpria_edge.spool import Spool
 from voxpria_routing.snapshot import Trunk
@@ -21,11 +25,12 @@ class Office:
 
     def __init__(self, spool: Spool) -> None:
         self.spool, self.kamailio, self.finished = spool, Kamailio(), list[Call]()
-        self.desk = Desk(
-            "edge_1", spool, self.kamailio, Admission(lambda: TABLE), self.diagnose, guard(allow_private=True)
-        )
-        self.desk.evapi = self.kamailio
-        self.desk.on_ended = self.finished.append
+        self.book, admission, middle = Book(spool, self.kamailio), Admission(lambda: TABLE), NoMiddle()
+        dialling = Dialling(self.book, self.kamailio, admission, middle, self.diagnose, guard(allow_private=True))
+        self.hanging_up = HangingUp(self.book, self.kamailio, middle)
+        self.desk = Desk("edge_1", self.book, self.kamailio, admission, dialling, self.hanging_up, middle)
+        self.book.on_changed = dialling.count
+        self.book.on_ended = self.finished.append
 
     @staticmethod
     async def diagnose(trunk: Trunk) -> str:
@@ -54,8 +59,8 @@ async def office(folder: Path) -> AsyncIterator[Office]:
     spool = Spool(folder / "spool.sqlite")
     kept = await spool.open()
     made = Office(spool)
-    made.desk.remember(kept)
-    work = [asyncio.create_task(each) for each in (spool.run(), made.desk.acknowledge())]
+    made.book.take_over(kept)
+    work = [asyncio.create_task(each) for each in (spool.run(), made.book.acknowledge())]
     try:
         yield made
     finally:
@@ -73,7 +78,7 @@ async def until(probe: Callable[[], object]) -> None:
 
 async def opened(at: Office) -> Call:
     await at.hear(invite())
-    (call,) = at.desk.open_calls
+    (call,) = at.book.open_calls
     return call
 
 
@@ -81,14 +86,14 @@ async def test_a_call_from_question_to_end(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         question = invite()
         await at.hear(question)
-        (call,) = at.desk.open_calls
+        (call,) = at.book.open_calls
         rest = [progress("ringing", call.id), progress("answered", call.id, BEGIN + 2), ended(call.id)]
         await at.hear(*rest)
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ringing", "Answered", "Ended"]
         assert [done.id for done in at.finished] == [call.id]
         await until(lambda: len(at.kamailio.acknowledged) == 4)
         assert at.kamailio.acknowledged == [said["id"] for said in (question, *rest)]
-        assert not at.desk.open_calls
+        assert not at.book.open_calls
 
 
 async def test_nothing_is_acknowledged_before_it_is_on_disk(tmp_path: Path) -> None:
@@ -108,7 +113,7 @@ async def test_a_refused_call_is_told_and_done_with(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         await at.hear(invite(to="+15555551239"))
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
-        assert not at.desk.calls
+        assert not at.book.calls
         assert not at.finished
         (answer,) = at.answers()
         assert isinstance(answer, messages.Reject)
@@ -118,10 +123,10 @@ async def test_what_was_missed_is_taken_in_the_order_of_its_times(tmp_path: Path
     question = invite()
     async with office(tmp_path) as at:
         await at.hear(question)
-        (call,) = at.desk.open_calls
+        (call,) = at.book.open_calls
     rest = [ended(call.id, BEGIN + 9), progress("answered", call.id, BEGIN + 2), progress("ringing", call.id)]
     async with office(tmp_path) as at:
-        assert [kept.id for kept in at.desk.open_calls] == [call.id]
+        assert [kept.id for kept in at.book.open_calls] == [call.id]
         await at.reconnect(*rest)
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ringing", "Answered", "Ended"]
         (done,) = at.finished
@@ -132,7 +137,7 @@ async def test_what_was_heard_before_changes_nothing_when_it_is_said_again(tmp_p
     question = invite()
     async with office(tmp_path) as at:
         await at.hear(question)
-        (call,) = at.desk.open_calls
+        (call,) = at.book.open_calls
         said = [question, progress("answered", call.id), ended(call.id)]
         await at.hear(*said[1:])
         before = await at.told()
@@ -148,48 +153,48 @@ async def test_a_message_that_is_said_live_and_again_counts_once(tmp_path: Path)
     async with office(tmp_path) as at:
         question = invite()
         await at.hear(question)
-        (call,) = at.desk.open_calls
+        (call,) = at.book.open_calls
         answered = progress("answered", call.id)
         for said in (question, answered):
             await at.desk.on_message(heard(said))
         await at.reconnect(question, answered, live=(call.id,))
         assert [kind for kind, _ in await at.told()] == ["Invited", "Answered"]
-        assert at.desk.calls[call.id].answered_at is not None
+        assert at.book.calls[call.id].answered_at is not None
 
 
 async def test_a_call_that_a_restarted_kamailio_does_not_know_may_pass_and_is_watched(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         known, unknown = await opened(at), None
         await at.hear(invite())
-        unknown = next(call for call in at.desk.open_calls if call.id != known.id)
+        unknown = next(call for call in at.book.open_calls if call.id != known.id)
         await at.reconnect(live=(known.id,))
-        assert at.desk.orphans == {unknown.id}
+        assert at.book.orphans == {unknown.id}
         assert [sent.record for sent in at.kamailio.sent if isinstance(sent, messages.Allow)] == [unknown.id]
         await at.hear(ended(unknown.id))
-        assert not at.desk.orphans
+        assert not at.book.orphans
 
 
 async def test_a_call_that_is_let_in_while_catching_up_is_no_orphan(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         await at.reconnect(invite())
-        assert len(at.desk.open_calls) == 1
-        assert not at.desk.orphans
+        assert len(at.book.open_calls) == 1
+        assert not at.book.orphans
 
 
 async def test_a_call_that_kamailio_tells_of_is_no_orphan_any_more(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         call = await opened(at)
         await at.reconnect()
-        assert at.desk.orphans == {call.id}
+        assert at.book.orphans == {call.id}
         await at.hear(progress("ringing", call.id))
-        assert not at.desk.orphans
+        assert not at.book.orphans
 
 
 async def test_a_call_that_ended_before_it_had_a_record_is_known_by_its_transaction(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         call = await opened(at)
         await at.hear(ended("", asked=call.asked, cause="canceled", code=487))
-        assert not at.desk.open_calls
+        assert not at.book.open_calls
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
 
 
@@ -204,7 +209,7 @@ async def test_messages_of_unknown_calls_are_acknowledged_and_change_nothing(tmp
 async def test_a_lost_call_ends_once(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         call = await opened(at)
-        at.desk.lose(call, "It was lost.")
+        at.book.lose(call, "It was lost.")
         await at.hear(ended(call.id))
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
         assert len(at.finished) == 1
@@ -214,8 +219,8 @@ async def test_our_own_hang_up_keeps_its_reason_and_may_fail(tmp_path: Path) -> 
     async with office(tmp_path) as at:
         call = await opened(at)
         at.kamailio.is_deaf = True
-        await at.desk.hang_up(call, "media_timeout")
+        await at.hanging_up.hang_up(call, "media_timeout")
         at.kamailio.is_deaf = False
-        await at.desk.hang_up(at.desk.calls[call.id], "media_timeout")
+        await at.hanging_up.hang_up(at.book.calls[call.id], "media_timeout")
         assert at.kamailio.hung_up == [call.sip_call_id]
-        assert at.desk.calls[call.id].ending == "media_timeout"
+        assert at.book.calls[call.id].ending == "media_timeout"

@@ -44,18 +44,18 @@ class Studio:
         self.captures, self.folder = folder / "captures", folder / "recordings"
         for path in (self.captures / "pcaps", self.captures / "metadata", self.folder):
             path.mkdir(parents=True, exist_ok=True)
-        self.recordings = Recordings(self.captures, self.folder, at.desk, self.media, at.spool, store)
+        self.recordings = Recordings(self.captures, self.folder, at.book, self.media, at.spool, store)
 
     async def ended_call(self, *, answered: bool = True, captured: bool = True) -> Call:
         """A call that is over, as the desk hands it on: on disk, not yet finished."""
         await self.office.hear(invite())
-        (call,) = self.office.desk.open_calls
+        (call,) = self.office.book.open_calls
         began = datetime.fromtimestamp(START, UTC)
         now = began + timedelta(seconds=4)
         call = msgspec.structs.replace(
             call, opened_at=began, is_captured=captured, answered_at=began if answered else None, ended_at=now
         )
-        self.office.desk.calls[call.id] = call
+        self.office.book.calls[call.id] = call
         await self.office.spool.commit(Change(calls={call.id: call}))
         return call
 
@@ -68,7 +68,7 @@ class Studio:
         """Have the call finished; return the kinds of what is reported of it."""
         self.recordings.take(call)
         async with asyncio.timeout(40):
-            while call.id in self.office.desk.calls or not self.recordings.background.is_idle:
+            while call.id in self.office.book.calls or not self.recordings.background.is_idle:
                 await asyncio.sleep(0.02)
         return [kind for kind, _ in (await self.office.told())[1:]]
 
@@ -180,7 +180,7 @@ async def test_what_a_crash_left_unfinished_is_finished_by_the_next_run(tmp_path
             while not (tmp_path / "recordings" / f"{call.id}.mp3").exists():
                 await asyncio.sleep(0.02)
     async with studio(tmp_path) as at:
-        (kept,) = at.office.desk.calls.values()
+        (kept,) = at.office.book.calls.values()
         assert kept.id == call.id
         assert await at.finish(kept) == ["Measured", "Recorded"]
         assert not at.left()
@@ -204,7 +204,7 @@ async def test_what_a_crash_left_of_a_finished_call_goes(tmp_path: Path) -> None
             file.write_bytes(b"x")
         for file in (*left, *at.captures.glob(f"*/{call.id}*")):
             os.utime(file, (START, START))
-        at.recordings._sweep(frozenset(at.office.desk.calls))
+        at.recordings._sweep(frozenset(at.office.book.calls))
         assert not [file for file in left if file.exists()]
         assert young.exists()
         assert await at.finish(call) == ["Measured", "Recorded"]

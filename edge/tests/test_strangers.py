@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 from kamailio_words import STRANGER, TABLE, heard, invite
-from voxpria_edge import calls, messages
+from voxpria_edge import beginnings, messages
 from voxpria_edge.control_plane import ControlPlaneError
 from voxpria_edge.strangers import Strangers
 from voxpria_routing.decide import Decision, decide
@@ -25,7 +25,7 @@ class Lines(list[dict[str, object]]):
 def refused(to: str = "+15550009999", source: str = STRANGER) -> Decision:
     message = heard(invite(to=to, source=source))
     assert isinstance(message, messages.Invite)
-    return decide(TABLE, calls.question(message))
+    return decide(TABLE, beginnings.question(message))
 
 
 def test_what_came_is_summed_by_source_however_many_they_are() -> None:
@@ -75,7 +75,7 @@ async def test_what_is_not_taken_is_told_with_what_comes_after(monkeypatch: pyte
 def test_the_log_says_what_came_and_why_it_was_refused_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     message = heard(invite(to="+15550009999", source=STRANGER))
     assert isinstance(message, messages.Invite)
-    decision = decide(TABLE, calls.question(message))
+    decision = decide(TABLE, beginnings.question(message))
     now = [5.0]
     strangers = Strangers(lambda: now[0])
     lines = Lines()

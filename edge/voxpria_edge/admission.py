@@ -8,7 +8,7 @@ from voxpria_routing.load import Load, full, server_key, starts_looked_at
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
 
-from voxpria_edge import calls, messages
+from voxpria_edge import beginnings, endings, messages, verdicts
 from voxpria_edge.breaker import Breakers
 from voxpria_edge.calls import Call
 from voxpria_edge.gatekeeper import Gatekeeper
@@ -33,7 +33,7 @@ class Admission:
     def judge(self, invite: messages.Invite) -> Decision:
         """Judge an INVITE, and remember what it used up."""
         digest = self.gatekeeper.read(messages.text(invite.authorization)) if invite.authorization else None
-        decision = decide(self._table(), calls.question(invite, digest), self.load())
+        decision = decide(self._table(), beginnings.question(invite, digest), self.load())
         if decision.proven_by is not None:
             self.gatekeeper.take(decision.proven_by)
         return decision
@@ -42,7 +42,7 @@ class Admission:
         """Return the headers that ask for credentials, if the decision is to ask."""
         if not isinstance(decision, Reject) or decision.cause is not Cause.CREDENTIALS_NEEDED:
             return []
-        room_bytes = invite.spare_bytes - calls.OWN_BYTES if invite.transport == "udp" else 1 << 16
+        room_bytes = invite.spare_bytes - verdicts.OWN_BYTES if invite.transport == "udp" else 1 << 16
         return self.gatekeeper.challenges(is_stale=decision.is_stale, room_bytes=room_bytes)
 
     def begin(self, call: Call, decision: Dial) -> None:
@@ -123,7 +123,7 @@ class Admission:
 
     def failed(self, record: str, trunk: Trunk, message: messages.Tried) -> None:
         """Note what a trunk's server made of a call, or of the agent's half of one, that it did not take."""
-        if calls.is_failure_of_server(message):
+        if endings.is_failure_of_server(message):
             why = "no answer" if message.cause == "unreachable" else f"{message.code} {messages.text(message.reason)}"
             self.breakers.failed(server_key(trunk), record, why)
         elif message.cause == "no_media":

@@ -32,9 +32,9 @@ from voxpria_sip.transport import Address, Flow
 from voxpria_sip.uri import Address as NameAddress
 from voxpria_sip.uri import MalformedError
 
-from voxpria_edge import calls, consent, messages, negotiation, sdp
+from voxpria_edge import consent, messages, negotiation, sdp
 from voxpria_edge.background import Background
-from voxpria_edge.calls import Bridge, Call, Spoken
+from voxpria_edge.calls import AGENT_TAG, Bridge, Call, Spoken
 from voxpria_edge.half import Half
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 
@@ -361,7 +361,7 @@ class _Bridged:
         for flags in dict.fromkeys((media.to_agent, media.to_agent_again)):
             self._change(flags=media.to_caller, agent_flags=f"{flags} {to_agent.flags}".rstrip())
             offer = await self._offer_of_callee()
-            request = self._request(calls.AGENT_TAG + new_tag(), to_agent.sender, to_agent.called, offer)
+            request = self._request(AGENT_TAG + new_tag(), to_agent.sender, to_agent.called, offer)
             for name, value in to_agent.headers:
                 request.headers.add(name, value)
             agent = await self._invite(request, half)

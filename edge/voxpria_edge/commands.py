@@ -8,7 +8,7 @@ from voxpria_routing.edge_api import MOST_KNOWN, Command, HangUp, Place
 from voxpria_edge.background import Background
 from voxpria_edge.backoff import Backoff
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
-from voxpria_edge.desk import Desk
+from voxpria_edge.hanging_up import HangingUp
 from voxpria_edge.placing import Placing
 
 _log = structlog.get_logger(__name__)
@@ -17,8 +17,8 @@ _log = structlog.get_logger(__name__)
 class Commands:
     """Takes commands, and does each beside the others."""
 
-    def __init__(self, desk: Desk, placing: Placing, control_plane: ControlPlane) -> None:
-        self._desk, self._placing, self._control_plane = desk, placing, control_plane
+    def __init__(self, hanging_up: HangingUp, placing: Placing, control_plane: ControlPlane) -> None:
+        self._hanging_up, self._placing, self._control_plane = hanging_up, placing, control_plane
         self._known: dict[str, None] = {}
         """Ids of the last commands taken, oldest first: the control plane repeats what is not in it."""
         self._background = Background()
@@ -52,7 +52,7 @@ class Commands:
         match command:
             case HangUp():
                 _log.info("asked to end a call", call_id=command.call_id)
-                await self._desk.end_for_api(command.call_id)
+                await self._hanging_up.end_for_api(command.call_id)
             case Place():
                 await self._place(command)
 

@@ -5,9 +5,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -23,19 +22,23 @@ _RPC_SECONDS = 2.0
 _NOT_FOUND = 404
 
 
+class Listener(Protocol):
+    """Who hears Kamailio."""
+
+    async def on_connected(self) -> None:
+        """Hear that it is there (again); before its first message."""
+        ...
+
+    async def on_message(self, message: messages.Message) -> None:
+        """Hear a message; awaited one by one, in order."""
+        ...
+
+
 class Evapi:
     """A connection to Kamailio's evapi that comes back by itself."""
 
-    def __init__(
-        self,
-        address: str,
-        port: int,
-        on_connected: Callable[[], Awaitable[None]],
-        on_message: Callable[[messages.Message], Awaitable[None]],
-    ) -> None:
-        """`on_message` is awaited message by message, in order; `on_connected` before the first."""
+    def __init__(self, address: str, port: int) -> None:
         self._address, self._port = address, port
-        self._on_connected, self._on_message = on_connected, on_message
         self._writer: asyncio.StreamWriter | None = None
 
     @property
@@ -48,43 +51,44 @@ class Evapi:
         if self._writer is not None:
             self._writer.write(messages.encode(command))
 
-    async def run(self) -> None:
+    async def run(self, listener: Listener) -> None:
         """Connect, listen, connect again, until cancelled."""
         while True:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-                await self._listen()
+                await self._listen(listener)
             self._drop()
             await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _listen(self) -> None:
+    async def _listen(self, listener: Listener) -> None:
         async with asyncio.timeout(2):
             reader, self._writer = await asyncio.open_connection(self._address, self._port, limit=LONGEST_MESSAGE_BYTES)
         _log.info("connected to Kamailio")
-        await self._on_connected()
+        await listener.on_connected()
         connection = self._writer.get_extra_info("socket")
         while True:
             data = await _netstring(reader)
             # evapi leaves Nagle's algorithm on: it holds a question back until the one before is acknowledged (40 ms)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            await self._take(data)
-
-    async def _take(self, data: bytes) -> None:
-        try:
-            message = messages.decode(data)
-        except msgspec.DecodeError as error:
-            _log.error("a message of Kamailio's is not understood", error=str(error))
-            return
-        try:
-            await self._on_message(message)
-        except Exception:  # one message that breaks us must not cost the others
-            call_id = messages.call_of(message)
-            _log.exception("a message of Kamailio's could not be handled", kind=type(message).__name__, call_id=call_id)
+            await _take(data, listener)
 
     def _drop(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
             _log.warning("Kamailio is gone")
+
+
+async def _take(data: bytes, listener: Listener) -> None:
+    try:
+        message = messages.decode(data)
+    except msgspec.DecodeError as error:
+        _log.error("a message of Kamailio's is not understood", error=str(error))
+        return
+    try:
+        await listener.on_message(message)
+    except Exception:  # one message that breaks us must not cost the others
+        call_id = messages.call_of(message)
+        _log.exception("a message of Kamailio's could not be handled", kind=type(message).__name__, call_id=call_id)
 
 
 async def _netstring(reader: asyncio.StreamReader) -> bytes:

@@ -103,6 +103,11 @@ def _to_caller(decision: Dial) -> str:
     return f"{family} {encryption} {_transcode(offered.codecs)}"
 
 
+def is_captured(decision: Dial) -> bool:
+    """Tell whether a trunk that has part in the call wants it recorded."""
+    return decision.carrier.is_recorded or any(target.is_recorded for target in decision.targets)
+
+
 def _callers(decision: Dial) -> tuple[str, ...]:
     return codecs_of_caller(decision.carrier, is_outbound=decision.is_outbound)
 

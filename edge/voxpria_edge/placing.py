@@ -10,12 +10,14 @@ from voxpria_routing.decide import Cause, Decision, Dial, connect, place
 from voxpria_routing.edge_api import Place
 from voxpria_routing.table import Table
 
-from voxpria_edge import calls, consent
+from voxpria_edge import beginnings, consent
+from voxpria_edge.book import Book
 from voxpria_edge.bridge import Bridges
 from voxpria_edge.calls import Call
 from voxpria_edge.consent import SoundOf
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.desk import Desk
+from voxpria_edge.dialling import Dialling
 
 _log = structlog.get_logger(__name__)
 
@@ -32,18 +34,21 @@ class Placing:
     def __init__(
         self,
         edge_id: str,
+        book: Book,
         desk: Desk,
+        dialling: Dialling,
         bridges: Bridges,
         control_plane: ControlPlane,
         table: Callable[[], Table],
         sound_of: SoundOf,
     ) -> None:
-        self._edge_id, self._desk, self._bridges = edge_id, desk, bridges
+        self._edge_id, self._book, self._desk = edge_id, book, desk
+        self._dialling, self._bridges = dialling, bridges
         self._control_plane, self._table, self._sound_of = control_plane, table, sound_of
 
     async def place(self, order: Place) -> None:
         """Place a call, if this edge gets it; once, however often it is asked to."""
-        if order.call_id in self._desk.calls or not await self._desk.is_unheard(order.id):
+        if order.call_id in self._book.calls or not await self._book.is_unheard(order.id):
             return
         decision = await self._decided(order)
         if decision is None or not await self._take(order):
@@ -59,9 +64,11 @@ class Placing:
         )
 
     async def _begin(self, order: Place, decision: Decision, unrecorded: str | None = None) -> Call:
-        call, told = calls.placed(order, decision, self._edge_id, datetime.now(UTC))
+        call, told = beginnings.placed(order, decision, self._edge_id, datetime.now(UTC))
         call = msgspec.structs.replace(call, unrecorded=unrecorded)
-        await self._desk.begin_placed(order.id, call, decision, told)
+        if isinstance(decision, Dial):
+            self._dialling.expect(call, decision)
+        await self._book.begin(order.id, call, told)
         return call
 
     async def _decided(self, order: Place) -> Decision | None:
@@ -92,11 +99,3 @@ class Placing:
             return found.explanation.summary
         number = msgspec.structs.replace(found.number, agent_id=order.agent_id)
         return msgspec.structs.replace(found, number=number)
-
-    async def take_up(self, kept: list[Call]) -> None:
-        """Go on with the calls of our last run; what was not connected yet is given up, as nobody leads it."""
-        for call in kept:
-            if call.bridge is None or call.ended_at is not None or await self._bridges.take_up(call):
-                continue
-            _log.info("a call that was being set up is given up", call_id=call.id)
-            await self._desk.give_up_placed(call.id)

@@ -20,9 +20,9 @@ from voxpria_routing import events
 
 from voxpria_edge.background import Background
 from voxpria_edge.backoff import Backoff
+from voxpria_edge.book import Book
 from voxpria_edge.calls import Call
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
-from voxpria_edge.desk import Desk
 from voxpria_edge.ids import event_id
 from voxpria_edge.media import issues, rtcp, worker
 from voxpria_edge.media.job import Announced, CaptureJob, MediaResult
@@ -50,10 +50,10 @@ class Recordings:
     """Takes ended calls and finishes them, a few at once."""
 
     def __init__(
-        self, captures: Path, folder: Path, desk: Desk, rtpengine: Rtpengine, spool: Spool, control_plane: ControlPlane
+        self, captures: Path, folder: Path, book: Book, rtpengine: Rtpengine, spool: Spool, control_plane: ControlPlane
     ) -> None:
         self._captures, self._folder = captures, folder
-        self._desk, self._rtpengine, self._spool, self._control_plane = desk, rtpengine, spool, control_plane
+        self._book, self._rtpengine, self._spool, self._control_plane = book, rtpengine, spool, control_plane
         self._pool = worker.new_pool()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self.background = Background()
@@ -66,14 +66,14 @@ class Recordings:
         swept_at = time.monotonic()
         while True:
             await asyncio.sleep(_ADVANCE_SECONDS)
-            for call in self._desk.open_calls:
+            for call in self._book.open_calls:
                 if call.is_captured and call.answered_at is not None:
                     await self._advance(call)
             if time.monotonic() - swept_at < _SWEEP_SECONDS:
                 continue
             swept_at = time.monotonic()
             try:
-                await asyncio.to_thread(self._sweep, frozenset(self._desk.calls))
+                await asyncio.to_thread(self._sweep, frozenset(self._book.calls))
             except OSError as error:
                 _log.error("what is left of captures can't be deleted", error=str(error))
 
@@ -115,7 +115,7 @@ class Recordings:
                 told = [event for event in told if not isinstance(event, events.Recorded)]
                 told.append(_failed(call, "The control plane did not take the recording."))
             await self._spool.commit(Change(events=told, calls={call.id: None}))
-            self._desk.forget(call.id)
+            self._book.forget(call.id)
             self._clean_up(call)
         except Exception:
             _log.exception("a call could not be finished; it is taken up again at the next start", call_id=call.id)

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import structlog
 from voxpria_routing.edge_api import OpenCalls, Part, Status
 
+from voxpria_edge.book import Book
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.desk import Desk
+from voxpria_edge.kamailio import Evapi
 from voxpria_edge.routes import Routes
 from voxpria_edge.rtpengine import Rtpengine
 from voxpria_edge.spool import Spool
@@ -23,9 +25,17 @@ class StatusReporter:
     """Tells at once when a part goes or comes, and every few seconds that nothing has changed."""
 
     def __init__(
-        self, edge_id: str, desk: Desk, routes: Routes, rtpengine: Rtpengine, spool: Spool, control_plane: ControlPlane
+        self,
+        edge_id: str,
+        book: Book,
+        desk: Desk,
+        kamailio: Evapi,
+        routes: Routes,
+        rtpengine: Rtpengine,
+        spool: Spool,
+        control_plane: ControlPlane,
     ) -> None:
-        self._edge_id, self._desk, self._routes = edge_id, desk, routes
+        self._edge_id, self._book, self._desk, self._kamailio, self._routes = edge_id, book, desk, kamailio, routes
         self._rtpengine, self._spool, self._control_plane = rtpengine, spool, control_plane
 
     async def run(self) -> None:
@@ -44,7 +54,7 @@ class StatusReporter:
 
     async def _parts(self) -> dict[str, Part]:
         has_media = await self._rtpengine.is_up()
-        has_kamailio = self._desk.evapi.is_connected
+        has_kamailio = self._kamailio.is_connected
         return {
             "kamailio": Part(is_up=has_kamailio, detail=None if has_kamailio else "not connected"),
             "rtpengine": Part(is_up=has_media, detail=None if has_media else "does not answer"),
@@ -55,7 +65,7 @@ class StatusReporter:
             edge_id=self._edge_id,
             applied_version=self._routes.table.version,
             parts=parts,
-            open_calls=len(self._desk.open_calls),
+            open_calls=len(self._book.open_calls),
             unsent_events=self._spool.unsent,
         )
 
@@ -64,7 +74,7 @@ class StatusReporter:
         if self._spool.unsent or not self._desk.is_current:
             return False
         as_of = datetime.now(UTC)
-        ids = tuple(call.id for call in self._desk.open_calls)
+        ids = tuple(call.id for call in self._book.open_calls)
         return await self._tell(OpenCalls(edge_id=self._edge_id, as_of=as_of, call_ids=ids))
 
     async def _tell(self, news: Status | OpenCalls) -> bool:

@@ -1,7 +1,8 @@
 """Wiring only; `__main__` runs it.
 
-Kamailio asks, `desk` answers by `voxpria_routing.decide` over `routes`, `spool` remembers, `reporter` reports;
-`recordings` finishes ended calls, `watch` ends those that nobody ends, `status` says how all of it is doing.
+Kamailio asks, `desk` answers by `voxpria_routing.decide` over `routes`, `dialling` tries servers, `book` remembers on
+`spool`'s disk, `reporter` reports; `hanging_up` ends calls, `recordings` finishes those that have ended, `watch` ends
+what nobody ends, `recovery` goes on with our last run's, `status` says how all of it is doing.
 """
 
 import asyncio
@@ -18,16 +19,20 @@ from voxpria_edge import logs, tracing
 from voxpria_edge.admission import Admission
 from voxpria_edge.allowed import Allowed
 from voxpria_edge.announcements import Announcements
+from voxpria_edge.book import Book
 from voxpria_edge.bridge import Bridges
 from voxpria_edge.commands import Commands
 from voxpria_edge.control_plane import ControlPlane
 from voxpria_edge.desk import Desk
 from voxpria_edge.diagnosis import Doctor
+from voxpria_edge.dialling import Dialling
+from voxpria_edge.hanging_up import HangingUp
 from voxpria_edge.health import Health
 from voxpria_edge.ids import new_edge_id
 from voxpria_edge.kamailio import Evapi, Rpc
 from voxpria_edge.placing import Placing
 from voxpria_edge.recordings import Recordings
+from voxpria_edge.recovery import take_up
 from voxpria_edge.registrar import Registrar, contact_of
 from voxpria_edge.reporter import report
 from voxpria_edge.requests import Requests
@@ -67,48 +72,54 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         is_guarded = guard(allow_private=settings.private_trunks_are_allowed)
         doctor = Doctor(Examiner(settings.sandbox_authority), is_guarded)
         rpc = Rpc(settings.kamailio_socket)
-        desk = Desk(edge_id, spool, rpc, admission, doctor.diagnose, is_guarded)
-        desk.evapi = Evapi(settings.control_address, settings.sip_port, desk.on_connected, desk.on_message)
-        requests = Requests(desk.evapi, is_guarded)
-        desk.on_replied = requests.take
-        health = Health(lambda: routes.table, requests, doctor, admission.breakers, settings.health_seconds)
-        registrar = Registrar(lambda: routes.table, requests, doctor, contact_of(settings))
-        recordings = Recordings(
-            settings.captures, _folder(settings, "recordings"), desk, rtpengine, spool, control_plane
-        )
-        desk.on_ended = recordings.take
-        desk.remember(await spool.open())
-        stack.push_async_callback(spool.close)
-        stack.callback(recordings.close)
-        tracer = _tracer(settings, spool, control_plane)
-        desk.on_told = tracer.take
+        kamailio = Evapi(settings.control_address, settings.sip_port)
+        book = Book(spool, rpc)
         bridges = Bridges(
             settings.control_address,
             (settings.sip_address, settings.sip_port),
             rtpengine,
-            desk.keep_bridge,
+            book.keep_bridge,
             admission.half_is_over,
-            desk.fail_placed,
+            book.fail_placed,
         )
+        dialling = Dialling(book, kamailio, admission, bridges, doctor.diagnose, is_guarded)
+        book.on_changed = dialling.count
+        book.on_over = bridges.done
+        hanging_up = HangingUp(book, rpc, bridges)
+        desk = Desk(edge_id, book, kamailio, admission, dialling, hanging_up, bridges)
+        requests = Requests(kamailio, is_guarded)
+        desk.on_replied = requests.take
+        health = Health(lambda: routes.table, requests, doctor, admission.breakers, settings.health_seconds)
+        registrar = Registrar(lambda: routes.table, requests, doctor, contact_of(settings))
+        recordings = Recordings(
+            settings.captures, _folder(settings, "recordings"), book, rtpengine, spool, control_plane
+        )
+        book.on_ended = recordings.take
+        book.take_over(await spool.open())
+        stack.push_async_callback(spool.close)
+        stack.callback(recordings.close)
+        tracer = _tracer(settings, spool, control_plane)
+        book.on_told = tracer.take
         port = await _open_bridges(bridges, settings)
         stack.push_async_callback(bridges.close)
-        desk.bridges = bridges
         tracer.is_inner = lambda address: address == (settings.control_address, port)
         announcements = Announcements(_folder(settings, "announcements"), lambda: routes.table)
         desk.sound_of = announcements.sound
-        placing = Placing(edge_id, desk, bridges, control_plane, lambda: routes.table, announcements.sound)
-        for call in [call for call in desk.calls.values() if call.ended_at is not None]:
+        placing = Placing(
+            edge_id, book, desk, dialling, bridges, control_plane, lambda: routes.table, announcements.sound
+        )
+        for call in [call for call in book.calls.values() if call.ended_at is not None]:
             recordings.take(call)
         await _until(
             stop,
             [
                 spool.run(),
-                desk.evapi.run(),
-                desk.acknowledge(),
+                kamailio.run(desk),
+                book.acknowledge(),
                 recordings.run(),
                 routes.follow(),
-                Commands(desk, placing, control_plane).run(),
-                _once(placing.take_up(list(desk.calls.values()))),
+                Commands(hanging_up, placing, control_plane).run(),
+                _once(take_up(list(book.calls.values()), bridges, hanging_up)),
                 report(edge_id, spool, control_plane),
                 announcements.run(),
                 health.run(),
@@ -116,9 +127,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 Allowed(lambda: routes.table, settings.allowed_file, rpc).run(),
                 desk.strangers.tell(edge_id, control_plane),
                 tell_of_trunks(edge_id, health, registrar, control_plane),
-                Watch(desk, rtpengine).run(),
-                tracer.run([call.id for call in desk.open_calls]),
-                StatusReporter(edge_id, desk, routes, rtpengine, spool, control_plane).run(),
+                Watch(book, hanging_up, rtpengine).run(),
+                tracer.run([call.id for call in book.open_calls]),
+                StatusReporter(edge_id, book, desk, kamailio, routes, rtpengine, spool, control_plane).run(),
             ],
             desk,
         )

@@ -1,0 +1,166 @@
+"""Calls that are being set up: which server is tried, what it wants, and which is tried next."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+
+import msgspec
+from voxpria_routing.decide import METHOD, Dial
+from voxpria_routing.snapshot import Trunk
+
+from voxpria_edge import calls, credentials, endings, messages, verdicts
+from voxpria_edge.admission import Admission
+from voxpria_edge.background import Background
+from voxpria_edge.book import Book
+from voxpria_edge.calls import Call
+from voxpria_edge.half import Half
+from voxpria_edge.kamailio import Evapi
+from voxpria_edge.middle import Middle
+from voxpria_edge.resolve import Guard
+
+Diagnosis = Coroutine[None, None, str]
+Diagnose = Callable[[Trunk], Diagnosis]
+"""Finds out why a trunk's server could not be reached."""
+_MOST_DIALLING = 10_000
+_SETTLE_SECONDS = 2.0
+
+
+class Dialling:
+    """Has servers dialled, one after the other, until one takes the call."""
+
+    def __init__(
+        self, book: Book, kamailio: Evapi, admission: Admission, middle: Middle, diagnose: Diagnose, guard: Guard
+    ) -> None:
+        """`guard` tells whose server must be outside."""
+        self._book, self._kamailio, self._admission, self._middle = book, kamailio, admission, middle
+        self._diagnose, self._guard = diagnose, guard
+        self._dialled: dict[str, Dial] = {}
+        """What was decided on calls that are being set up, so that their next trunk can be tried."""
+        self._dialling: OrderedDict[tuple[int, int], tuple[Trunk, str]] = OrderedDict()
+        """By Kamailio's transaction: whose server was last dialled, and the request URI."""
+        self._background = Background()
+
+    def dial(self, invite: messages.Invite, call: Call, decision: Dial) -> None:
+        """Have the first of the decision's servers dialled for a call that came in."""
+        self._send(verdicts.dial(invite, decision, 0, call.id, self._guard), decision.targets[0])
+        self._dialled[call.id] = decision
+        self._admission.begin(call, decision)
+
+    def _send(self, command: messages.Dial, target: Trunk) -> None:
+        """Have a server dialled, and remember which: it may want credentials."""
+        self._dialling[command.index, command.label] = target, command.request_uri
+        if len(self._dialling) > _MOST_DIALLING:
+            self._dialling.popitem(last=False)
+        self._kamailio.send(command)
+
+    def authorize(self, asked: messages.Challenged) -> None:
+        """Answer the challenge of a server, or say why there is no answer."""
+        target, uri = self._dialling.get((asked.index, asked.label), (None, ""))
+        headers = credentials.headers_of(messages.text(asked.head))
+        header = target and credentials.authorization(target, METHOD, uri, asked.code, headers)
+        cause = "unknown_digest" if target and target.username else "no_credentials"
+        self._kamailio.send(messages.Authorize(index=asked.index, label=asked.label, header=header or "", cause=cause))
+
+    def dial_half(self, invite: messages.Invite, half: Half) -> None:
+        """Let our own INVITE through. The callee's half is the call itself; the agent's half has no record."""
+        command = verdicts.dial_half(
+            invite, half.decision, half.at_trunk, half.record, half.call_id, half.variables, self._guard
+        )
+        self._send(command, half.target)
+        call = self._book.calls.get(half.record)
+        if call is None:
+            self._admission.half_is_dialled(half)
+        else:
+            call = msgspec.structs.replace(call, asked=f"{invite.index}:{invite.label}", cseq=invite.cseq)
+        self._book.remember(invite.id, call, [])
+
+    def expect(self, call: Call, decision: Dial) -> None:
+        """Count a call that the API asked for, before it is dialled."""
+        self._dialled[call.id] = decision
+        self._admission.begin(call, decision)
+
+    def note_ringing(self, message: messages.Progress) -> None:
+        """Note that a server rings, also for the agent's half of a call that we place."""
+        record = messages.text(message.record)
+        call, half = self._book.calls.get(record), self._half_to_agent(record)
+        decision = self._dialled.get(call.id) if call else None
+        if call is not None and decision is not None:
+            self._admission.rang(call.id, decision.targets[call.at_trunk])
+        elif half is not None:
+            self._admission.rang(record, half.target)
+        self._book.remember(message.id, call, calls.rang(call, message) if call else [])
+
+    def note_answer(self, message: messages.Answered) -> None:
+        """Note that a server took the call, or the agent's half of one."""
+        record = messages.text(message.record)
+        call, half = self._book.calls.get(record), self._half_to_agent(record)
+        if half is not None:
+            self._admission.half_is_answered(half)
+        if call is None:
+            self._book.remember(message.id, None, [])
+        else:
+            self._book.remember(message.id, *calls.answered(call, message))
+
+    def _half_to_agent(self, record: str) -> Half | None:
+        """Return the agent's half of a call that we place, while it is being dialled; the callee's is the call."""
+        return None if record in self._book.calls else self._middle.half(record)
+
+    def try_on(self, message: messages.Tried) -> None:
+        """Go on to the next trunk after one whose server did not take the call, or give the call up."""
+        record = messages.text(message.record)
+        call, half = self._book.calls.get(record), self._middle.half(record)
+        if half is not None and call is None:
+            half.cause = message.cause
+            self._admission.failed(half.record, half.target, message)
+        decision = self._dialled.get(call.id) if call else None
+        if call is None or call.ended_at is not None or decision is None:
+            self._kamailio.send(verdicts.give_up(message))
+            given_up = endings.given_up(call, message, None) if call else (None, [])
+            self._book.remember(message.id, *given_up)
+            return
+        target = decision.targets[call.at_trunk]
+        self._admission.failed(call.id, target, message)
+        following = self._admission.next_decision(call, decision) if endings.goes_elsewhere(message) else None
+        if following is None:
+            self._kamailio.send(verdicts.give_up(message))
+            self._admission.traffic.hold(call.id, ())
+        else:
+            self._go_on(message, call, following, half)
+        self._background.begin(self._explain(message, call, target, goes_on=following is not None))
+
+    def _go_on(self, message: messages.Tried, call: Call, following: Dial, half: Half | None) -> None:
+        moved = calls.at_next_trunk(call, following)
+        if half is not None:
+            half.decision, half.at_trunk = following, moved.at_trunk
+        target = following.targets[moved.at_trunk]
+        self._send(verdicts.dial(message, following, moved.at_trunk, call.id, self._guard), target)
+        self._dialled[call.id], self._book.calls[call.id] = following, moved
+        self._admission.moved_on(moved, target)
+
+    async def _explain(self, message: messages.Tried, call: Call, target: Trunk, *, goes_on: bool) -> None:
+        """Report a try that came to nothing; the caller has its answer meanwhile."""
+        detail = await self._diagnose(target) if message.cause == "unreachable" else None
+        now = self._book.calls.get(call.id, call)
+        if goes_on:
+            self._book.remember(message.id, now, endings.moved_on(call, message, target, detail))
+        else:
+            self._book.remember(message.id, *endings.given_up(now, message, detail))
+
+    def set_aside(self, call: Call) -> None:
+        """Count nothing for a call that is about to be judged anew."""
+        self._admission.traffic.hold(call.id, ())
+        self._settle(call)
+
+    def count(self, call: Call) -> None:
+        """Keep count of what the call takes, and of what it says of the server that took it."""
+        self._admission.traffic.hold(call.id, call.keys)
+        if call.answered_at is not None or call.ended_at is not None:
+            self._settle(call)
+
+    def _settle(self, call: Call) -> None:
+        decided = self._dialled.pop(call.id, None)
+        if decided is not None:
+            self._admission.settled(call, decided.targets[call.at_trunk])
+
+    async def settle(self) -> None:
+        """Wait a little until every try that came to nothing is reported."""
+        await self._background.settle(_SETTLE_SECONDS)

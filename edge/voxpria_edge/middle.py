@@ -1,0 +1,64 @@
+"""What the desk needs of whoever stands in the middle of calls (`bridge.Bridges`)."""
+
+from pathlib import Path
+from typing import Protocol
+
+from voxpria_routing.decide import Dial
+from voxpria_routing.events import Side
+
+from voxpria_edge import messages
+from voxpria_edge.calls import Call
+from voxpria_edge.half import Half
+
+
+class Middle(Protocol):
+    """What stands in the middle of the calls that we place (`bridge.Bridges`)."""
+
+    def half_of(self, invite: messages.Invite) -> Half | None:
+        """Return which half of which call an INVITE is."""
+        ...
+
+    def half(self, record: str) -> Half | None:
+        """Return the half that is being dialled and has this record."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where calls are sent that it answers first: `host:port`."""
+        ...
+
+    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
+        """Know a call that is about to come in: to be answered, told this, and only then connected with its agent."""
+        ...
+
+    async def hang_up(self, call_id: str) -> bool:
+        """End both halves of a call, if it is one of ours."""
+        ...
+
+    def done(self, call: Call, by: Side | None) -> None:
+        """Be done with a call that is over, ended by one side."""
+        ...
+
+
+class NoMiddle:
+    """Of an edge that places no calls, and answers none."""
+
+    place = ""
+
+    def half_of(self, invite: messages.Invite) -> Half | None:
+        """Return None: no INVITE is ours."""
+        return None
+
+    def half(self, record: str) -> Half | None:
+        """Return None: nothing is being dialled."""
+        return None
+
+    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
+        """Do nothing: no call comes in."""
+
+    async def hang_up(self, call_id: str) -> bool:
+        """Return False: no call is ours."""
+        return False
+
+    def done(self, call: Call, by: Side | None) -> None:
+        """Do nothing."""
