@@ -23,7 +23,8 @@ from pydantic import SecretStr
 from voxpria_edge.control_plane import ControlPlane
 from voxpria_edge.route_store import RouteStore
 from voxpria_routing import snapshot as wire
-from voxpria_routing.decide import Invite, decide
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import Invite
 from voxpria_routing.table import Table
 from voxpria_server.kit.db import Database
 from voxpria_server.kit.sealing import load_sealer

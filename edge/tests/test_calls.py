@@ -12,7 +12,8 @@ from voxpria_edge import beginnings, calls, endings, messages, verdicts
 from voxpria_edge.calls import Call
 from voxpria_edge.resolve import guard
 from voxpria_routing import events
-from voxpria_routing.decide import Dial, decide
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import Dial
 from voxpria_routing.table import Table
 
 pytestmark = pytest.mark.unit

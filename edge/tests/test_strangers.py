@@ -8,7 +8,8 @@ from kamailio_words import STRANGER, TABLE, heard, invite
 from voxpria_edge import beginnings, messages
 from voxpria_edge.control_plane import ControlPlaneError
 from voxpria_edge.strangers import Strangers
-from voxpria_routing.decide import Decision, decide
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import Decision
 from voxpria_routing.edge_api import MOST_REFUSED, OTHERS, Refused
 from voxpria_routing.edge_api import Strangers as News
 

@@ -17,7 +17,7 @@ from voxpria_edge import tracing
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.tracing import CallSpans, Traces
 from voxpria_routing import events
-from voxpria_routing.decide import Explanation
+from voxpria_routing.decision import Explanation
 
 from server.tests.collector import Collector
 from tests.ports import free_port

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import msgspec
-from voxpria_routing.decide import Cause, Decision, Dial, Reject, decide
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import Cause, Decision, Dial, Reject
 from voxpria_routing.load import Load, full, server_key, starts_looked_at
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import msgspec
 from voxpria_routing import events
-from voxpria_routing.decide import Decision, Dial, Invite
+from voxpria_routing.decision import Decision, Dial, Invite
 from voxpria_routing.digest import Digest
 from voxpria_routing.edge_api import Place
 from voxpria_routing.load import account_key

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from voxpria_routing.decide import Dial
+from voxpria_routing.decision import Dial
 from voxpria_routing.edge_api import Place
 from voxpria_routing.events import EndCause, Side
 from voxpria_routing.hosts import bracketed, host_port

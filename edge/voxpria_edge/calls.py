@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 from voxpria_routing import events
-from voxpria_routing.decide import Dial
+from voxpria_routing.decision import Dial
 from voxpria_sip.dialog import Dialog
 
 from voxpria_edge import messages

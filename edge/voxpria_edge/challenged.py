@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from voxpria_routing.decide import Reject
+from voxpria_routing.decision import Reject
 
 from voxpria_edge import messages
 from voxpria_edge.calls import Call

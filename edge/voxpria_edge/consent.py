@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from voxpria_routing.decide import Dial
+from voxpria_routing.decision import Dial
 from voxpria_routing.snapshot import Announcement, Trunk
 
 from voxpria_edge import negotiation

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
-from voxpria_routing.decide import Cause, Dial, Reject
+from voxpria_routing.decision import Cause, Dial, Reject
 from voxpria_routing.events import CallEvent
 from voxpria_routing.load import Load
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 
 import msgspec
-from voxpria_routing.decide import METHOD, Dial
+from voxpria_routing.decision import METHOD, Dial
 from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge import calls, credentials, endings, messages, verdicts

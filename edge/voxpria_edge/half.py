@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from voxpria_routing.decide import Dial
+from voxpria_routing.decision import Dial
 from voxpria_routing.snapshot import Trunk
 
 

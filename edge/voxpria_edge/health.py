@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 import msgspec
 import structlog
-from voxpria_routing.decide import user_uri
 from voxpria_routing.edge_api import TrunkReport
 from voxpria_routing.load import server_key
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
+from voxpria_routing.uris import user_uri
 
 from voxpria_edge.background import Background
 from voxpria_edge.breaker import Breakers

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from voxpria_routing.decide import Dial
+from voxpria_routing.decision import Dial
 from voxpria_routing.events import Side
 
 from voxpria_edge import messages

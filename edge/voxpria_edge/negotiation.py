@@ -7,7 +7,7 @@ other side did not offer.
 from collections.abc import Iterable
 
 import msgspec
-from voxpria_routing.decide import Dial
+from voxpria_routing.decision import Dial
 from voxpria_routing.media import Offered, asked_of_caller, codecs_of_caller
 from voxpria_routing.snapshot import Trunk
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
-from voxpria_routing.decide import Cause, Decision, Dial, connect, place
+from voxpria_routing.decide import connect, place
+from voxpria_routing.decision import Cause, Decision, Dial
 from voxpria_routing.edge_api import Place
 from voxpria_routing.table import Table
 

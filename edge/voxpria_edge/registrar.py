@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from voxpria_routing.decide import user_uri
 from voxpria_routing.edge_api import Registration
 from voxpria_routing.hosts import bracketed
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
+from voxpria_routing.uris import user_uri
 
 from voxpria_edge.background import Background
 from voxpria_edge.diagnosis import Doctor

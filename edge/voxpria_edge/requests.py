@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-from voxpria_routing.decide import next_hop_uri, server_uri
 from voxpria_routing.hosts import host_port
 from voxpria_routing.locate import ResolutionError
 from voxpria_routing.snapshot import Trunk
+from voxpria_routing.uris import next_hop_uri, server_uri
 
 from voxpria_edge import credentials, messages
 from voxpria_edge.kamailio import Evapi

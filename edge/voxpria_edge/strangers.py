@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import structlog
-from voxpria_routing.decide import Cause, Decision, Reject
+from voxpria_routing.decision import Cause, Decision, Reject
 from voxpria_routing.edge_api import MOST_REFUSED, OTHERS, Refused
 from voxpria_routing.edge_api import Strangers as News
 

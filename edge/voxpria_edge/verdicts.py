@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import msgspec
-from voxpria_routing.decide import Cause, Dial, Reject, next_hop_uri, request_uri, user_uri
+from voxpria_routing.decision import Cause, Dial, Reject
 from voxpria_routing.media import asked_of_caller
 from voxpria_routing.snapshot import Trunk
+from voxpria_routing.uris import next_hop_uri, request_uri, user_uri
 
 from voxpria_edge import messages, negotiation
 from voxpria_edge.resolve import Guard

@@ -4,12 +4,14 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxpria_routing.decide import Cause, Dial, Invite, Reject, decide, next_hop_uri, request_uri
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import Cause, Dial, Invite, Reject
 from voxpria_routing.dialled import readings
 from voxpria_routing.load import IDLE, Load
 from voxpria_routing.media import UNREADABLE, Offered
 from voxpria_routing.snapshot import EMPTY, Number, Snapshot, Trunk, decode, encode
 from voxpria_routing.table import Table
+from voxpria_routing.uris import next_hop_uri, request_uri
 
 pytestmark = pytest.mark.unit
 

@@ -2,7 +2,8 @@
 
 import msgspec
 import pytest
-from voxpria_routing.decide import Cause, Dial, Invite, Reject, connect, decide, place
+from voxpria_routing.decide import connect, decide, place
+from voxpria_routing.decision import Cause, Dial, Invite, Reject
 from voxpria_routing.load import Load, account_key, server_key
 from voxpria_routing.snapshot import Limits, Number, Snapshot, Trunk
 from voxpria_routing.table import Table

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from voxpria_routing.decide import Cause, Explanation
+from voxpria_routing.decision import Cause, Explanation
 from voxpria_routing.events import Batch, Ended, Invited
 
 pytestmark = pytest.mark.unit

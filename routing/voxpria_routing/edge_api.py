@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from voxpria_routing.decide import Cause
+from voxpria_routing.decision import Cause
 from voxpria_routing.events import UtcTime
 from voxpria_routing.snapshot import Mode, Transport
 

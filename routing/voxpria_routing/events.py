@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from voxpria_routing.decide import Cause, Explanation
+from voxpria_routing.decision import Cause, Explanation
 from voxpria_routing.snapshot import Mode
 
 UtcTime = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx2
 import msgspec
-from voxpria_routing.decide import Explanation
+from voxpria_routing.decision import Explanation
 from voxpria_routing.events import (
     Answered,
     Batch,

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxpria_routing.decide import Cause, Explanation
+from voxpria_routing.decision import Cause, Explanation
 from voxpria_routing.events import (
     Answered,
     Attempted,

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from voxpria_routing.decide import Explanation
+from voxpria_routing.decision import Explanation
 from voxpria_routing.events import Direction
 from voxpria_server.calls.schemas import CallFull, CallListed
 

@@ -8,9 +8,11 @@ from datetime import timedelta
 import msgspec
 import pytest
 from aiohttp import web
-from voxpria_routing.decide import Dial, Invite, Reject, decide, next_hop_uri
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import Dial, Invite, Reject
 from voxpria_routing.edge_api import Part, Status
 from voxpria_routing.table import Table
+from voxpria_routing.uris import next_hop_uri
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.numbers import endpoints
 from voxpria_server.numbers import jobs as number_jobs

@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 import sqlalchemy as sa
-from voxpria_routing.decide import Cause
+from voxpria_routing.decision import Cause
 from voxpria_routing.edge_api import OTHERS, Refused, Strangers
 from voxpria_server.edge_api import service
 from voxpria_server.kit.clock import utc_now

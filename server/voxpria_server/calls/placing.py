@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
-from voxpria_routing.decide import Explanation
+from voxpria_routing.decision import Explanation
 from voxpria_routing.edge_api import Place
 from voxpria_routing.events import EndCause, Ended, Queued, Side
 

@@ -102,7 +102,11 @@ BULK_REQUEST_BODY: dict[str, Any] = {
 
 
 class VerdictError(BaseModel):
-    """Why a row was not imported: as in the body of an error."""
+    """Why a row was not imported: as in the body of the error that importing it alone would get.
+
+    `code` is `invalid_parameter`, `missing_required_field`, `invalid_phone_number`, `trunk_not_found`,
+    `agent_not_found`, `phone_number_exists` or, for a row that may be sent again, `import_limit_exceeded`.
+    """
 
     code: str
     message: str

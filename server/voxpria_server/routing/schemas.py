@@ -4,8 +4,9 @@ import ipaddress
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from voxpria_routing.decide import Decision, Dial, request_uri
+from voxpria_routing.decision import Decision, Dial
 from voxpria_routing.snapshot import Trunk
+from voxpria_routing.uris import request_uri
 
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from voxpria_routing import digest
-from voxpria_routing.decide import METHOD, Decision, Dial, Invite, decide
+from voxpria_routing.decide import decide
+from voxpria_routing.decision import METHOD, Decision, Dial, Invite
 from voxpria_routing.dialled import readings
 from voxpria_routing.snapshot import Snapshot
 from voxpria_routing.table import Table

@@ -1,0 +1,65 @@
+"""Which number is meant: how what was dialled is read, who holds it, and the refusal where nobody does. Pure."""
+
+from collections.abc import Sequence
+
+from voxpria_routing import explain
+from voxpria_routing.case import Case
+from voxpria_routing.decision import Cause, Reject
+from voxpria_routing.dialled import Reading, clean, readings
+from voxpria_routing.snapshot import Number, Trunk
+
+
+def dialled(case: Case, known: Sequence[Trunk]) -> tuple[Number, ...]:
+    """Return who holds the dialled number, and note how it was read; `known` are the sender's trunks."""
+    user = case.invite.request_user
+    countries = sorted({trunk.country for trunk in known if trunk.country})
+    found = readings(user, countries)
+    if not found and case.invite.to_user:
+        found = [Reading(r.e164, f"{r.how}, from To") for r in readings(case.invite.to_user, countries)]
+    if not found:
+        case.note(f"dialled {clean(user) or 'nothing'}: not a phone number")
+        return ()
+    reading = next((r for r in found if r.e164 in case.table.numbers), found[0])
+    case.called = reading.e164
+    case.note(f"dialled {clean(user)}: {reading.e164} ({reading.how})")
+    numbers = case.table.numbers.get(reading.e164, ())
+    if numbers:
+        case.note(f"number {reading.e164}: known")
+    return numbers
+
+
+def preferred(case: Case, numbers: Sequence[Number]) -> Number:
+    """Return the one of several that is meant: of the trunk that the INVITE hints at, else the first imported."""
+    hinted = [n for n in numbers if n.carrier_trunk_id == case.invite.trunk_hint]
+    return min(hinted or numbers, key=lambda n: n.id)
+
+
+def not_held(case: Case, carrier: Trunk) -> Reject:
+    """Refuse a number that nobody holds, or that is none, to one of our own trunks' carriers."""
+    if not readings(case.called):
+        return case.reject(
+            Cause.INVALID_NUMBER,
+            f"{case.called!r} is not a phone number.",
+            mend="Have the carrier send the dialled number in E.164 form (+15551234567) as user of the request URI"
+            ", or set the trunk's config.country if it sends national numbers.",
+            carrier=carrier,
+        )
+    case.note(f"number {case.called}: not imported")
+    return case.reject(
+        Cause.NUMBER_NOT_FOUND,
+        f"{case.called} is not an imported number.",
+        mend=f"Import {case.called} with POST /v1/phone-numbers/import, or have the carrier stop sending it here.",
+        nearest=explain.nearest_number(case.table, carrier, case.called),
+        carrier=carrier,
+    )
+
+
+def inactive(case: Case, number: Number, carrier: Trunk, reason: str) -> Reject:
+    """Refuse a number that is out of service; `reason` is a sentence without its full stop."""
+    return case.reject(
+        Cause.NUMBER_INACTIVE,
+        f"{number.e164} is not in service: {reason}.",
+        mend=f"Mend that, then POST /v1/phone-numbers/{number.id}/provision.",
+        number=number,
+        carrier=carrier,
+    )
