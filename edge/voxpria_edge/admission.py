@@ -11,9 +11,9 @@ from voxpria_routing.table import Table
 
 from voxpria_edge import beginnings, endings, messages, verdicts
 from voxpria_edge.breaker import Breakers
+from voxpria_edge.bridge.half import Half
 from voxpria_edge.calls import Call
 from voxpria_edge.gatekeeper import Gatekeeper
-from voxpria_edge.half import Half
 from voxpria_edge.traffic import Traffic
 
 

@@ -11,8 +11,8 @@ from voxpria_edge import calls, credentials, endings, messages, verdicts
 from voxpria_edge.admission import Admission
 from voxpria_edge.background import Background
 from voxpria_edge.book import Book
+from voxpria_edge.bridge.half import Half
 from voxpria_edge.calls import Call
-from voxpria_edge.half import Half
 from voxpria_edge.kamailio import Evapi
 from voxpria_edge.middle import Middle
 from voxpria_edge.resolve import Guard

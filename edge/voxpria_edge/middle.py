@@ -1,4 +1,4 @@
-"""What the desk needs of whoever stands in the middle of calls (`bridge.Bridges`)."""
+"""What the desk needs of whoever stands in the middle of calls (`bridge.bridges.Bridges`)."""
 
 from pathlib import Path
 from typing import Protocol
@@ -7,12 +7,12 @@ from voxpria_routing.decision import Dial
 from voxpria_routing.events import Side
 
 from voxpria_edge import messages
+from voxpria_edge.bridge.half import Half
 from voxpria_edge.calls import Call
-from voxpria_edge.half import Half
 
 
 class Middle(Protocol):
-    """What stands in the middle of the calls that we place (`bridge.Bridges`)."""
+    """What stands in the middle of the calls that we place (`bridge.bridges.Bridges`)."""
 
     def half_of(self, invite: messages.Invite) -> Half | None:
         """Return which half of which call an INVITE is."""

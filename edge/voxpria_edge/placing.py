@@ -13,7 +13,7 @@ from voxpria_routing.table import Table
 
 from voxpria_edge import beginnings, consent
 from voxpria_edge.book import Book
-from voxpria_edge.bridge import Bridges
+from voxpria_edge.bridge.bridges import Bridges
 from voxpria_edge.calls import Call
 from voxpria_edge.consent import SoundOf
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from voxpria_edge.bridge import Bridges
+from voxpria_edge.bridge.bridges import Bridges
 from voxpria_edge.calls import Call
 from voxpria_edge.hanging_up import HangingUp
 

@@ -40,6 +40,11 @@ def offered(body: str) -> Offered:
     return UNREADABLE
 
 
+def is_encrypted(body: str) -> bool:
+    """Whether its first audio stream is SRTP, with a suite that we take."""
+    return offered(body).encryption == "strong"
+
+
 def _codecs(types: list[str], section: list[str]) -> tuple[str, ...]:
     named = {found[1]: found[2] for line in section if (found := _RTPMAP.match(line))}
     names = (named.get(each) or _STATIC.get(each) for each in types)

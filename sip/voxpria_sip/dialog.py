@@ -53,6 +53,11 @@ class Dialog:
         return self.call_id, Address.parse(self.local).tag or ""
 
     @property
+    def remote_tag(self) -> str:
+        """The peer's tag; raises MalformedError."""
+        return Address.parse(self.remote).tag or ""
+
+    @property
     def next_hop(self) -> Uri:
         """Where requests go first; raises MalformedError."""
         return Uri.parse(Address.parse(self.routes[0]).uri if self.routes else self.target)

@@ -20,7 +20,7 @@ from voxpria_edge.admission import Admission
 from voxpria_edge.allowed import Allowed
 from voxpria_edge.announcements import Announcements
 from voxpria_edge.book import Book
-from voxpria_edge.bridge import Bridges
+from voxpria_edge.bridge.bridges import Bridges
 from voxpria_edge.commands import Commands
 from voxpria_edge.control_plane import ControlPlane
 from voxpria_edge.desk import Desk

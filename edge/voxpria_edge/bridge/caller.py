@@ -1,0 +1,97 @@
+"""Sends what is ours to our own Kamailio: an INVITE until its final answer, and what comes after it in its dialog."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from voxpria_sip.dialog import Dialog
+from voxpria_sip.endpoint import Endpoint
+from voxpria_sip.message import Request, Response
+from voxpria_sip.transaction import ClientTransaction, TransactionError
+from voxpria_sip.transport import Address, Flow
+from voxpria_sip.uri import MalformedError
+
+from voxpria_edge import messages
+from voxpria_edge.bridge.half import Half
+
+_ANSWER_SECONDS = 900
+"""Kamailio's own limits are shorter: on ringing, and on trying one server after the other."""
+_BYE_SECONDS = 5
+_CANCEL_SECONDS = 5
+
+
+class Caller:
+    """Calls the sides of all calls, and knows which half of which call each INVITE is that is on its way."""
+
+    def __init__(self, endpoint: Endpoint, kamailio: Address, on_over: Callable[[Half], None]) -> None:
+        """`on_over` hears that a half was tried."""
+        self._endpoint, self.kamailio, self._on_over = endpoint, kamailio, on_over
+        self._halves: dict[tuple[str, str], Half] = {}
+
+    def half_of(self, invite: messages.Invite) -> Half | None:
+        """Return which half of which call an INVITE is, if it came from us."""
+        if (invite.source, invite.port) != (self._endpoint.address, self._endpoint.transports.ports["udp"]):
+            return None
+        return self._halves.get((messages.text(invite.call_id), messages.text(invite.from_tag)))
+
+    def half(self, record: str) -> Half | None:
+        """Return the half that is being dialled and has this record."""
+        return next((half for half in self._halves.values() if half.record == record), None)
+
+    async def invite(self, request: Request, half: Half, ended: asyncio.Event) -> tuple[Dialog, str] | None:
+        """Return the dialog and the session description that an INVITE got, or None if it got none.
+
+        It is cancelled if `ended` is set before. `half.code` is that of its final answer. Raises OSError,
+        MalformedError.
+        """
+        key = request.call_id, request.sender.tag or ""
+        flow = await self._flow()
+        self._halves[key] = half
+        transaction = self._endpoint.send(request, flow)
+        try:
+            response = await self._final(transaction, ended)
+        finally:
+            del self._halves[key]
+            self._on_over(half)
+        half.code = response.status if response else 0
+        if response is None or not response.is_success:
+            return None
+        dialog = Dialog.of_caller(request, response)
+        ack = self._endpoint.send_ack(dialog.ack(1), flow)
+        transaction.resend_ack = lambda: flow.send(ack)
+        if ended.is_set():
+            await self.bye(dialog)
+            return None
+        return dialog, response.body.decode(errors="replace")
+
+    async def _final(self, transaction: ClientTransaction, ended: asyncio.Event) -> Response | None:
+        """Wait for the final answer; cancel if the call ends before."""
+        waiting = asyncio.create_task(transaction.final())
+        ending = asyncio.create_task(ended.wait())
+        try:
+            await asyncio.wait([waiting, ending], timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CANCEL_SECONDS):
+                        await transaction.heard.wait()
+                        self._endpoint.cancel(transaction)
+                        await asyncio.wait([waiting])
+            return waiting.result() if waiting.done() else None
+        except TransactionError:
+            return None
+        finally:
+            waiting.cancel()
+            ending.cancel()
+
+    async def send(self, request: Request) -> Response:
+        """Return the final answer to a request within a dialog. Raises OSError, TransactionError."""
+        return await self._endpoint.send(request, await self._flow()).final()
+
+    async def bye(self, dialog: Dialog) -> None:
+        """End a dialog; who does not answer that is left alone after a while."""
+        with contextlib.suppress(OSError, TransactionError, MalformedError, TimeoutError):
+            async with asyncio.timeout(_BYE_SECONDS):
+                await self.send(dialog.request("BYE"))
+
+    async def _flow(self) -> Flow:
+        return await self._endpoint.transports.flow("udp", self.kamailio)
