@@ -79,6 +79,11 @@ class RtpPeer:
         """True sends nothing, and stops our clock."""
         self.loses_every = 0
         """Of so many packets one never leaves; 0 loses none."""
+        self.sways_seconds = 0.0
+        """By how much every other packet leaves late."""
+        self.ssrc = random.getrandbits(32)
+        self.sent_packets = self.sent_octets = self.sent_until = 0
+        """How many of our packets have gone, what was in them, and up to which RTP timestamp."""
         self.port = int(self._socket.getsockname()[1])
         self.key = os.urandom(_SUITES[suite][1]) if suite else b""
         self.heard = Heard()
@@ -133,7 +138,7 @@ class RtpPeer:
 
     def _send(self, remote: tuple[str, int]) -> None:
         outbound = _session(self.suite, self.key, pylibsrtp.Policy.SSRC_ANY_OUTBOUND) if self.suite else None
-        ssrc, sequence, clock = random.getrandbits(32), random.getrandbits(15), random.getrandbits(31)
+        sequence, clock = random.getrandbits(15), random.getrandbits(31)
         encoder = _Encoder(self.codec)
         ticks = int(self.codec.clock * _FRAME_SECONDS)
         number, next_at, event_left, event_clock, digit = 0, time.monotonic(), 0, 0, 0
@@ -152,8 +157,12 @@ class RtpPeer:
             else:
                 packets = [(self.codec.payload_type, clock, data) for data in encoder.frame(self.hertz, number)]
             for kind, timestamp, payload in packets:
-                data = struct.pack(">BBHII", 0x80, kind, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload
+                data = struct.pack(">BBHII", 0x80, kind, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, self.ssrc) + payload
                 data = outbound.protect(data) if outbound else data
+                if sequence % 2:
+                    time.sleep(self.sways_seconds)
+                self.sent_packets, self.sent_octets = self.sent_packets + 1, self.sent_octets + len(payload)
+                self.sent_until = timestamp & 0xFFFFFFFF
                 if self.loses_every == 0 or sequence % self.loses_every:
                     with contextlib.suppress(OSError):
                         self._socket.sendto(data, remote)

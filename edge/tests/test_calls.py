@@ -14,6 +14,7 @@ from voxpria_edge.resolve import guard
 from voxpria_routing import events
 from voxpria_routing.decide import decide
 from voxpria_routing.decision import Dial
+from voxpria_routing.dialled import readings
 from voxpria_routing.table import Table
 
 pytestmark = pytest.mark.unit
@@ -43,6 +44,26 @@ def test_an_invite_that_is_let_in_opens_a_call() -> None:
     assert event.refusal is None
     assert call.ended_at is None
     assert call.max_duration_seconds == 120
+
+
+@pytest.mark.parametrize(
+    ("uri", "user"),
+    [
+        ("sip:+15555551234@edge.example", "+15555551234"),
+        ("SIPS:%2B15555551234:pass@[::1]:5061;transport=tls?X=y", "+15555551234"),
+        ("sip:+1-555-555-1234;npdi;rn=+1303@edge.example;user=phone", "+15555551234"),
+        ("tel:+1-555-555-1234", "+15555551234"),
+        ("Tel:(555)5551234;phone-context=+1;npdi", "+15555551234"),
+        ("sip:5555551234;phone-context=+1@edge.example;user=phone", "+15555551234"),
+    ],
+)
+def test_a_number_is_read_from_any_uri_that_can_hold_one(uri: str, user: str) -> None:
+    said = invite() | {"request_uri": base64_of(uri), "from_uri": base64_of(uri)}
+    message = heard(said)
+    assert isinstance(message, messages.Invite)
+    question = beginnings.question(message)
+    for sent in (question.request_user, question.from_user):
+        assert readings(sent)[0].e164 == user
 
 
 def test_the_same_question_gives_the_same_call_and_events() -> None:

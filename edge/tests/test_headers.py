@@ -13,7 +13,7 @@ def called(
 ) -> tuple[Sipp, Sipp]:
     trunk = trunk_to(port, provider=provider)
     edge.route([trunk], [number_on(trunk, number, agent_id="agent_1")])
-    to, keys = (edge.address, edge.sip_port), [("privacy", privacy)]
+    to, keys = (edge.address, edge.sip_port), [("privacy", privacy), ("more_headers", "Subject: none")]
     with (
         sipp("agent_answers", folder, address=AGENT, port=port) as agent,
         sipp("carrier_brings_headers", folder, address=CARRIER, to=to, number=number, keys=keys) as carrier,

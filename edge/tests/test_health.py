@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deaf_front import deaf_front
 from registrar_tool import PASSWORD, USER, registrar_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
 from sipp_tool import sipp
 from tls_front import tls_front
+from udp_front import is_options, udp_front
 from voxpria_routing.edge_api import TrunkReport
 
 from tests.ports import free_port
@@ -100,7 +100,7 @@ def test_a_server_that_is_down_is_the_last_resort_of_calls_that_have_nowhere_els
     (folder / "back").mkdir()
     contact = f"{AGENT}:{agent_port}"
     with (
-        deaf_front(AGENT, agent_port, inside),
+        udp_front(AGENT, agent_port, (AGENT, inside), is_options),
         sipp("agent_answers", folder / "back", address=AGENT, port=inside, contact=contact, calls=2) as answering,
     ):
         for summary in ("as a last resort: ", f"to {AGENT}."):  # a call that went well says more than silence

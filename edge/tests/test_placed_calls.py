@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from deaf_front import deaf_front
 from routes_of_tests import AGENT, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
 from sipp_tool import SCENARIOS, Sipp, body, header, sipp
+from udp_front import is_options, udp_front
 from voxpria_edge.ids import _base32
 from voxpria_routing.edge_api import HangUp, Place
 from voxpria_routing.snapshot import Number
@@ -203,7 +203,7 @@ def test_an_agents_server_that_fails_call_after_call_is_passed_over(
     for name in ("callee", "first", "second"):
         (folder / name).mkdir()
     with (
-        deaf_front(AGENT, agent_port, first_port),  # or health would find it up again
+        udp_front(AGENT, agent_port, (AGENT, first_port), is_options),  # or health would find it up again
         sipp("agent_answers", folder / "callee", address=AGENT, port=callee_port, calls=most),
         sipp("agent_refuses", folder / "first", address=AGENT, port=first_port, calls=most) as refusing,
         sipp("agent_answers_and_hangs_up", folder / "second", address=AGENT, port=second_port, calls=most),

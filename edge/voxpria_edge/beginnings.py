@@ -1,7 +1,6 @@
 """How calls begin: what is asked about an INVITE, and the record that opens with the decision. Pure."""
 
 from datetime import datetime
-from urllib.parse import unquote
 
 import msgspec
 from voxpria_routing import events
@@ -36,12 +35,17 @@ def _offered(invite: messages.Invite) -> Offered | None:
 
 
 def _user_and_parameters(uri: str) -> tuple[str, dict[str, str]]:
-    """Take a SIP URI (RFC 3261 section 19.1.1) apart as far as we need it: user, and URI parameters."""
-    _scheme, _, rest = uri.partition(":")
+    """Take a SIP URI (RFC 3261 section 19.1.1) apart as far as we need it: user, and URI parameters.
+
+    A tel URI (RFC 3966) is a user without a host: its parameters are the number's, as in a SIP URI's user part.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme.lower() == "tel":
+        return rest.partition("?")[0], {}
     user, at, host = rest.rpartition("@")
     words = (host if at else rest).partition("?")[0].split(";")[1:]
     parameters = dict(word.partition("=")[::2] for word in words)
-    return unquote(user.split(":", 1)[0]), parameters
+    return user.split(":", 1)[0], parameters
 
 
 class _Origin(msgspec.Struct, frozen=True, kw_only=True):

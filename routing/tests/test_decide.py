@@ -178,10 +178,54 @@ def test_the_trunk_hint_chooses_among_admitted_numbers_and_gives_no_right() -> N
         ("+1234567890123456", None),
         ("٣٣٣٣٣٣٣٣", None),
         ("", None),
+        ("5555551234;phone-context=+1", "+15555551234"),
+        ("02079460000;phone-context=+44", "+442079460000"),
+        ("863-1234;phone-context=+1-914", "+19148631234"),
+        ("15555551234;phone-context=example.com", "+15555551234"),
     ],
 )
 def test_readings(user: str, number: str | None) -> None:
     assert next((reading.e164 for reading in readings(user)), None) == number
+
+
+@pytest.mark.parametrize(
+    ("user", "how"),
+    [
+        ("+15555551234", "as it came"),
+        ("+1-555-555-1234", "as it came, without its separators"),
+        ("(555) 555-1234;phone-context=+1", "read in its phone-context +1, without its separators"),
+        ("15555551234", "+ added"),
+    ],
+)
+def test_how_a_number_was_read_is_said(user: str, how: str) -> None:
+    assert readings(user)[0].how == how
+
+
+@pytest.mark.parametrize(
+    ("sent", "country", "caller", "said"),
+    [
+        ("+13035559876", None, "+13035559876", None),
+        ("3035559876", "US", "+13035559876", "caller 3035559876: +13035559876 (a number of US, the trunk's country)"),
+        ("13035559876", "US", "+13035559876", "caller 13035559876: +13035559876 (+ added)"),
+        ("442079460000", "US", "+442079460000", "caller 442079460000: +442079460000 (+ added)"),
+        (
+            "030123456789",
+            "DE",
+            "+4930123456789",
+            "caller 030123456789: +4930123456789 (a number of DE, the trunk's country)",
+        ),
+        ("anonymous", "US", "anonymous", "caller anonymous: no phone number"),
+        ("", "US", "", "caller nobody: no phone number"),
+    ],
+)
+def test_a_caller_is_read_as_its_carriers_country_has_it_and_that_is_said(
+    sent: str, country: str | None, caller: str, said: str | None
+) -> None:
+    carrier = msgspec.structs.replace(CARRIER, country=country)
+    call = msgspec.structs.replace(invite(), from_user=sent)
+    decision = dialled(snapshot(NUMBER, trunks=(carrier,)), call)
+    assert decision.caller == caller
+    assert [line for line in decision.explanation.tried if line.startswith("caller")] == ([said] if said else [])
 
 
 @given(st.text(max_size=64), st.text(max_size=64), st.ip_addresses(), st.text(max_size=20) | st.none())

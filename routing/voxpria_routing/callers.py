@@ -1,11 +1,12 @@
 """Who calls: what its address and its digest answer prove, and the refusals of those who prove nothing. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from voxpria_routing import digest as digests
 from voxpria_routing import explain, numbers
 from voxpria_routing.case import Case
 from voxpria_routing.decision import METHOD, Cause, Reject
+from voxpria_routing.dialled import calling, clean
 from voxpria_routing.digest import Digest
 from voxpria_routing.snapshot import Number, Trunk
 
@@ -19,7 +20,20 @@ def known(case: Case) -> dict[str, Trunk] | Reject:
     for trunk in proven:
         found.setdefault(trunk.id, trunk)
         case.tried.append(f"digest of {trunk.username}: right for trunk {trunk.name}")
+    _name(case, found.values())
     return found
+
+
+def _name(case: Case, known: Iterable[Trunk]) -> None:
+    """Take the caller for the number that it is, and note how it was read where that is not as it came."""
+    sent = case.invite.from_user
+    found = calling(sent, numbers.countries(known))
+    if found is None:
+        case.note(f"caller {clean(sent) or 'nobody'}: no phone number")
+        return
+    case.caller = found.e164
+    if found.e164 != sent:
+        case.note(f"caller {clean(sent)}: {found.e164} ({found.how})")
 
 
 def _proven(case: Case) -> Sequence[Trunk] | Reject:

@@ -3,7 +3,7 @@
 import ipaddress
 
 from voxpria_routing.decision import Cause, Explanation, Invite, Reject
-from voxpria_routing.dialled import clean, readings
+from voxpria_routing.dialled import clean
 from voxpria_routing.digest import Digest
 from voxpria_routing.load import Load
 from voxpria_routing.snapshot import Number, Trunk
@@ -18,18 +18,9 @@ class Case:
         self.source: IPAddress = ipaddress.ip_address(invite.source_address)
         self.tried: list[str] = []
         self.called = clean(invite.request_user)
-        self.caller = self._calling_number()
+        self.caller = clean(invite.from_user)
         self.proven_by: Digest | None = None
         self.is_outbound = False
-
-    def _calling_number(self) -> str:
-        """Return the caller as it is recorded, and note how it was read where that is not as it came."""
-        found = readings(self.invite.from_user)
-        if not found:
-            return clean(self.invite.from_user)
-        if found[0].e164 != self.invite.from_user:
-            self.note(f"caller {clean(self.invite.from_user)}: {found[0].e164} ({found[0].how})")
-        return found[0].e164
 
     def note(self, line: str) -> None:
         """Say what was looked at; the same is said once."""

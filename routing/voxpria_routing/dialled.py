@@ -8,6 +8,9 @@ from urllib.parse import unquote
 import phonenumbers
 
 _E164 = re.compile(r"[1-9][0-9]{6,14}")
+_SEPARATORS = re.compile(r"[-.() ]")
+_UNKNOWN_REGION = "ZZ"
+_CONTEXT = re.compile(r";phone-context=\+([1-9][-.() 0-9]{0,30})", re.I)
 _DIGITS = re.compile(r"[0-9]{3,17}")
 
 
@@ -20,25 +23,63 @@ class Reading(NamedTuple):
 
 def clean(user: str) -> str:
     """Return the user part without its parameters, unescaped."""
-    return unquote(user).split(";", 1)[0]
+    return unquote(user.split(";", 1)[0])
 
 
 def readings(user: str, countries: Iterable[str] = ()) -> list[Reading]:
     """Return the E.164 numbers that `user` may mean, the likeliest first; none if it is no phone number.
 
     `+15551234567` is taken as it is, `0015551234567` has its international prefix replaced. Without either it is
-    read as a whole international number and, given countries (ISO 3166), as a national one of each; what begins
-    with a 0 can only be national.
+    read in its own `phone-context` (RFC 3966), if it names one, as a whole international number and, given countries
+    (ISO 3166), as a national one of each; what begins with a 0 can only be national.
     """
-    digits = re.sub(r"[-.() ]", "", clean(user))
+    sent = clean(user)
+    digits = _SEPARATORS.sub("", sent)
+    read = _international(digits) or _local(digits, user, countries)
+    return read if digits == sent else [Reading(e164, f"{how}, without its separators") for e164, how in read]
+
+
+def _international(digits: str) -> list[Reading]:
     for prefix, how in (("+", "as it came"), ("00", "the international prefix 00 read as +")):
         rest = digits.removeprefix(prefix)
         if digits.startswith(prefix) and _E164.fullmatch(rest):
             return [Reading(f"+{rest}", how)]
+    return []
+
+
+def _local(digits: str, user: str, countries: Iterable[str]) -> list[Reading]:
     if not _DIGITS.fullmatch(digits):
         return []
+    context = _CONTEXT.search(unquote(user))
+    named = [_in_context(digits, _SEPARATORS.sub("", context[1]))] if context else []
     whole = [Reading(f"+{digits}", "+ added")] if _E164.fullmatch(digits) else []
-    return whole + [reading for country in countries if (reading := _national(digits, country))]
+    of_countries = [_national(digits, country, f"a number of {country}, the trunk's country") for country in countries]
+    return [reading for reading in (*named, *whole, *of_countries) if reading is not None]
+
+
+def _in_context(digits: str, context: str) -> Reading | None:
+    """Read a number that is valid under a part of the numbering plan: a country, or all that begins with `context`."""
+    how = f"read in its phone-context +{context}"
+    region = phonenumbers.region_code_for_country_code(int(context))
+    if region != _UNKNOWN_REGION:
+        return _national(digits, region, how)
+    return Reading(f"+{context}{digits}", how) if _E164.fullmatch(context + digits) else None
+
+
+def calling(user: str, countries: Iterable[str] = ()) -> Reading | None:
+    """Return the E.164 number that a caller is most likely to mean; None if it names no phone number.
+
+    There is nothing to try the readings on, so one that somebody may have goes before the first.
+    """
+    found = readings(user, countries)
+    return next((reading for reading in found if _is_assigned(reading.e164)), found[0] if found else None)
+
+
+def _is_assigned(e164: str) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(e164))
+    except phonenumbers.NumberParseException:
+        return False
 
 
 def national(number: str, country: str) -> str | None:
@@ -52,8 +93,6 @@ def national(number: str, country: str) -> str | None:
     return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
 
 
-def _national(digits: str, country: str) -> Reading | None:
+def _national(digits: str, country: str, how: str) -> Reading | None:
     e164 = national(digits, country)
-    if e164 is None or not _E164.fullmatch(e164[1:]):
-        return None
-    return Reading(e164, f"a number of {country}, the trunk's country")
+    return Reading(e164, how) if e164 is not None and _E164.fullmatch(e164[1:]) else None

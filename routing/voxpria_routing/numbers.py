@@ -1,6 +1,6 @@
 """Which number is meant: how what was dialled is read, who holds it, and the refusal where nobody does. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from voxpria_routing import explain
 from voxpria_routing.case import Case
@@ -12,10 +12,9 @@ from voxpria_routing.snapshot import Number, Trunk
 def dialled(case: Case, known: Sequence[Trunk]) -> tuple[Number, ...]:
     """Return who holds the dialled number, and note how it was read; `known` are the sender's trunks."""
     user = case.invite.request_user
-    countries = sorted({trunk.country for trunk in known if trunk.country})
-    found = readings(user, countries)
+    found = readings(user, countries(known))
     if not found and case.invite.to_user:
-        found = [Reading(r.e164, f"{r.how}, from To") for r in readings(case.invite.to_user, countries)]
+        found = [Reading(r.e164, f"{r.how}, from To") for r in readings(case.invite.to_user, countries(known))]
     if not found:
         case.note(f"dialled {clean(user) or 'nothing'}: not a phone number")
         return ()
@@ -26,6 +25,11 @@ def dialled(case: Case, known: Sequence[Trunk]) -> tuple[Number, ...]:
     if numbers:
         case.note(f"number {reading.e164}: known")
     return numbers
+
+
+def countries(trunks: Iterable[Trunk]) -> list[str]:
+    """Return whose national numbers may come through these trunks (ISO 3166)."""
+    return sorted({trunk.country for trunk in trunks if trunk.country})
 
 
 def preferred(case: Case, numbers: Sequence[Number]) -> Number:
