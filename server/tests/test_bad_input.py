@@ -7,6 +7,8 @@ from itertools import product
 
 import pytest
 from voxpria_server.api import BODY_LIMITS
+from voxpria_server.kit.ids import new_id
+from voxpria_server.reference.openapi import resolve
 
 from server.tests.contract import operation_at, operations
 
@@ -99,6 +101,77 @@ async def test_a_name_has_something_to_be_read(client):
             assert answer.json()["error"]["details"] == {"field": "name", "provided": name}
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/agents", {"name": "a\0b", "engine": "openai"}, "name"),
+        ("/v1/agents", {"name": "a", "engine": "openai", "instructions": "\0"}, "instructions"),
+        ("/v1/agents", {"name": "a", "engine": "openai", "\0": 1}, "\0"),
+        ("/v1/sip/trunks", {"name": "a", "provider": "generic", "config": {"server": "\0"}}, "config.server"),
+        ("/v1/webhooks", {"url": "https://example.com/", "events": ["call.ended", "\0"]}, "events.1"),
+        ("/v1/agents", "\0", "body"),
+        ("/v1/phone-numbers/bulk-import", {"numbers": [{}, {"agent_id": "\0"}], "queue": True}, "numbers.1.agent_id"),
+    ],
+)
+async def test_a_nul_is_refused_where_it_stands(client, path, body, field):
+    answer = await client.post(path, json=body)
+    is_refused(answer, 400)
+    error = answer.json()["error"]
+    assert (error["code"], error["details"]) == ("invalid_parameter", {"field": field})
+
+
+async def test_what_only_looks_like_a_nul_is_kept(client):
+    name = r"\u0000"
+    made = await client.post("/v1/agents", json={"name": name, "engine": "openai"})
+    assert made.json()["name"] == name
+
+
+async def test_every_list_refuses_to_start_after_what_is_no_row_of_it(client):
+    ids = {"trunk": new_id("trunk"), "phone": new_id("phone"), "agent": new_id("agent"), "call": new_id("call")}
+    ids |= {"webhook": new_id("webhook"), "evt": new_id("evt"), "dlv": new_id("dlv"), "key": new_id("key")}
+    made_up = {"", "x", "null", "0" * 64, *(f"{kind}_{'0' * 26}" for kind in ids), *(f"{kind}_1" for kind in ids)}
+    webhook = await client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/", "events": ["call.ended"]})
+    listed = {}
+    for path, method in OPERATIONS:
+        if "starting_after" not in {each["name"] for each in operations()[path, method].get("parameters", ())}:
+            continue
+        here = path.format(webhook_id=webhook.json()["id"])
+        for value in made_up:
+            answer = await client.get(here, params={"starting_after": value})
+            is_refused(answer, 400)
+            error = answer.json()["error"]
+            assert (error["code"], error["details"]["field"]) == ("invalid_parameter", "starting_after")
+        answers = {kind: await client.get(here, params={"starting_after": one}) for kind, one in ids.items()}
+        listed[path] = [kind for kind, answer in answers.items() if answer.status_code == 200]
+    assert listed == {
+        "/v1/agents": ["agent"],
+        "/v1/calls": [],
+        "/v1/events": ["evt"],
+        "/v1/phone-numbers": ["phone"],
+        "/v1/sip/trunks": ["trunk"],
+        "/v1/webhooks": ["webhook"],
+        "/v1/webhooks/{webhook_id}/deliveries": ["dlv"],
+    }
+
+
+async def test_null_is_refused_where_there_always_is_something(client):
+    ids = {"/v1/sip/trunks/{trunk_id}": "trunk", "/v1/phone-numbers/{phone_id}": "phone"}
+    ids |= {"/v1/agents/{agent_id}": "agent", "/v1/webhooks/{webhook_id}": "webhook"}
+    for path, kind in ids.items():
+        schema = resolve(operations()[path, "patch"]["requestBody"]["content"]["application/json"]["schema"])
+        for name, field in schema["properties"].items():
+            answer = await client.patch(at(path, new_id(kind)), json={name: None})
+            if {"type": "null"} in field.get("anyOf", ()):
+                is_refused(answer, 404)
+                continue
+            is_refused(answer, 400)
+            error = answer.json()["error"]
+            assert (error["message"], error["details"]) == (
+                f"{name}: can be changed, not removed",
+                {"field": name},
+            )
+
+
 async def test_every_field_of_a_wrong_type(client):
     for (path, method), field, value in product_of_fields():
         answer = await client.request(method.upper(), at(path), json=example_of(path, method) | {field: value})
@@ -151,8 +224,19 @@ async def test_wrong_methods(client):
 
 
 async def test_unknown_paths(client):
-    for path in ["/", "/v1", "/v1/", "/v1/nothing", "/v2/calls", "/v1/calls/", "/v1//calls", "/%00"]:
+    for path in ["/v1", "/v1/", "/v1/nothing", "/v2/calls", "/v1/calls/", "/v1//calls", "/%00"]:
         answer = await client.get(path)
+        is_refused(answer, 404)
+        assert answer.json()["error"]["code"] == "not_found"
+
+
+async def test_a_browser_at_the_printed_address_finds_the_reference(client):
+    browsers = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    answer = await client.get("/", headers=browsers)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    assert (await client.get("/", headers=browsers, follow_redirects=True)).text.startswith("<!doctype html>")
+    for headers in ({}, {"Accept": "application/json"}):
+        answer = await client.get("/", headers=headers)
         is_refused(answer, 404)
         assert answer.json()["error"]["code"] == "not_found"
 

@@ -16,7 +16,7 @@ IN_ORDER = ("create_agent", "create_trunk", "import_number", "bulk_import", "cre
 
 LAST = ("delete_number", "delete_agent", "delete_trunk", "delete_webhook")
 _MADE = {"create_agent": "agent", "create_trunk": "trunk", "import_number": "phone", "create_webhook": "webhook"}
-_ID = "06e9q5m2z1v8k4t3x7c0p2d5r8"
+_ID = "01k9zq3v5xe8t9m2y6w4r7n1ab"
 
 
 def _examples(base_url: str) -> list[tuple[str, str, str]]:

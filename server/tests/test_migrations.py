@@ -94,6 +94,25 @@ async def _let_in(url: str, secret: str) -> tuple:
     return tuple(key[name] for name in ("account_id", "mode", "is_address_allowed", "used"))
 
 
+def test_no_job_is_left_that_nothing_runs_any_more(cluster):
+    cluster.admin("CREATE DATABASE old_jobs")
+    url = cluster.url("old_jobs")
+    _up_to(url, "0026")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for task in ("status:look", "calls:sweep"):
+            connection.execute(
+                "SELECT procrastinate_defer_periodic_job_v2('maintenance', NULL, %s, %s, 0, '', 1, '{}')",
+                (task, task),
+            )
+    assert migrations.migrate(url)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT task_name FROM procrastinate_jobs").fetchall() == [("calls:sweep",)]
+        assert connection.execute("SELECT task_name FROM procrastinate_periodic_defers").fetchall() == [
+            ("calls:sweep",)
+        ]
+    cluster.admin("DROP DATABASE old_jobs")
+
+
 @pytest.mark.unit
 def test_the_chain_is_one_line():
     """Two branches that each add the next revision merge without a conflict, and break the chain all the same."""

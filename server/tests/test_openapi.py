@@ -105,6 +105,28 @@ def test_every_operation_is_complete():
             assert "X-Request-Id" in headers, f"{where} {status}"
 
 
+def test_a_change_names_no_defaults():
+    """A client made from the document sends a field's default when nobody set it."""
+
+    def fields(schema: dict) -> Iterator[dict]:
+        for field in resolve(schema).get("properties", {}).values():
+            yield field
+            yield from fields(resolve(field))
+
+    for (path, method), operation in operations().items():
+        if method == "patch":
+            body = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert [field for field in fields(body) if "default" in field] == [], path
+
+
+def test_a_list_goes_on_after_a_row_of_its_own():
+    for (path, _), operation in operations().items():
+        example = {each["name"]: each.get("example") for each in operation.get("parameters", ())}.get("starting_after")
+        if example is not None:
+            rows = operation["responses"]["200"]["content"]["application/json"]["example"]["data"]
+            assert example == rows[0]["id"], path
+
+
 def test_operation_ids_are_distinct():
     ids = [operation["operationId"] for operation in operations().values()]
     assert len(set(ids)) == len(ids)

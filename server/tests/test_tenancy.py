@@ -19,6 +19,7 @@ OF_PATH = {
     "call_id": "call",
     "webhook_id": "webhook",
     "delivery_id": "delivery",
+    "event_id": "event",
 }
 """Which object of ours each path parameter names."""
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from voxpria_routing.snapshot import Announcement
+from voxpria_server.kit.ids import new_id
 
 from server.tests.edge_client import whole_snapshot
 
@@ -267,6 +268,28 @@ async def test_patch_can_not_take_another_trunks_name(client):
     trunk_id = (await make_trunk(client, name="Second")).json()["id"]
     answer = await client.patch(f"/v1/sip/trunks/{trunk_id}", json={"name": "Carrier"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "trunk_name_exists")
+
+
+async def test_what_is_known_is_said_before_the_server_is_asked(client):
+    """A server that takes connections and is silent holds up nobody who asks for a name that is taken."""
+    asked = []
+    silent = await asyncio.start_server(lambda reader, _: asked.append(reader), "127.0.0.1", 0)
+    config = {"server": "127.0.0.1", "port": silent.sockets[0].getsockname()[1], "transport": "tcp"}
+    await make_trunk(client)
+    second = (await make_trunk(client, name="Second")).json()["id"]
+    gone = new_id("trunk")
+    for answer in (
+        await make_trunk(client, config=config),
+        await client.patch(f"/v1/sip/trunks/{second}", json={"name": "Carrier", "config": config}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "trunk_name_exists")
+    for answer in (
+        await make_trunk(client, name="Third", config=config | {"failover_trunk_ids": [gone]}),
+        await client.patch(f"/v1/sip/trunks/{second}", json={"config": config | {"failover_trunk_ids": [gone]}}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "trunk_not_found")
+    assert asked == []
+    silent.close()
 
 
 async def test_lists_are_paged_newest_first_and_filtered(client):

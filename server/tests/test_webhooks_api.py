@@ -104,6 +104,32 @@ async def test_list(client):
     assert [webhook["id"] for webhook in rest["data"]] == made[:1]
 
 
+async def test_an_event_and_a_delivery_by_their_ids(client):
+    webhook = await create(client)
+    path = f"/v1/webhooks/{webhook['id']}/deliveries"
+    sent = (await client.post(f"/v1/webhooks/{webhook['id']}/test")).json()
+    got = await client.get(f"{path}/{sent['id']}")
+    assert {name: got.json()[name] for name in ("id", "webhook_id", "event_id", "event")} == {
+        name: sent[name] for name in ("id", "webhook_id", "event_id", "event")
+    }
+    event = (await client.get(f"/v1/events/{sent['event_id']}")).json()
+    assert (event["event"], event["id"], event["data"]["test"]) == ("call.started", sent["event_id"], True)
+    assert verdict(await client.get(f"/v1/events/{sent['id']}"))[:2] == (404, "event_not_found")
+    assert verdict(await client.get(f"{path}/{sent['event_id']}"))[:2] == (404, "delivery_not_found")
+    other = await create(client)
+    answer = await client.get(f"/v1/webhooks/{other['id']}/deliveries/{sent['id']}")
+    assert verdict(answer)[:2] == (404, "delivery_not_found")
+
+
+async def test_an_event_is_there_for_thirty_days(api, client):
+    webhook = await create(client)
+    event_id = (await client.post(f"/v1/webhooks/{webhook['id']}/test")).json()["event_id"]
+    for days, status in ((30, 200), (31, 404)):
+        async with api.database.transaction() as conn:
+            await conn.execute(sa.text("UPDATE events SET created_at = now() - make_interval(days => :n)"), {"n": days})
+        assert (await client.get(f"/v1/events/{event_id}")).status_code == status
+
+
 async def test_there_is_a_bound(client, monkeypatch):
     monkeypatch.setattr("voxpria_server.webhooks.service.MOST_WEBHOOKS", 2)
     for _ in range(2):

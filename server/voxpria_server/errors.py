@@ -39,7 +39,7 @@ from starlette.exceptions import HTTPException
 from voxpria_server.kit.db import DatabaseUnavailableError
 from voxpria_server.kit.ending import StoppedError
 from voxpria_server.kit.logs import get_logger
-from voxpria_server.kit.routes import methods_at
+from voxpria_server.kit.routes import UnkeepableTextError, methods_at
 
 _log = get_logger(__name__)
 _RETRY_AFTER_SECONDS = 2
@@ -106,6 +106,9 @@ CODES: Mapping[str, Code] = {
     "recording_not_found": Code(404, "The call has no recording.", "Look at the call's `recording_url`."),
     "trace_not_found": Code(404, "No SIP messages of the call are kept.", "They come with its answer and its end."),
     "webhook_not_found": Code(404, "No webhook of this account and mode has this id.", "List the webhooks."),
+    "event_not_found": Code(
+        404, "No event of this account and mode has this id, or it is older than 30 days.", "List the events."
+    ),
     "delivery_not_found": Code(404, "The webhook has no delivery with this id.", "List the webhook's deliveries."),
     "import_not_found": Code(
         404, "No queued import of this account and mode has this id.", "Keep the id of the answer."
@@ -361,14 +364,14 @@ def as_api_error(error: Exception) -> ApiError:
             why = "The server is being stopped" if is_stop else "The database can't be reached at the moment"
             return UnavailableError(f"{why}; try again shortly.")
         case sa.exc.DBAPIError() | asyncpg.PostgresError() if _sqlstate(error) in _UNKEEPABLE_TEXT:
-            return unkeepable_text()
+            return unkeepable_text("body")
         case _:
             return ServerError("Something went wrong on our side; the request id helps us find it.")
 
 
-def unkeepable_text() -> InvalidParameterError:
+def unkeepable_text(field: str) -> InvalidParameterError:
     """Return the verdict on a text that PostgreSQL can't keep."""
-    return InvalidParameterError("A text holds a character that can't be kept (NUL).", field="body")
+    return InvalidParameterError(f"{field} holds a character that can't be kept (NUL).", field=field)
 
 
 def _sqlstate(error: Exception) -> str | None:
@@ -376,6 +379,8 @@ def _sqlstate(error: Exception) -> str | None:
 
 
 def _http_error(error: HTTPException) -> ApiError:
+    if isinstance(error, UnkeepableTextError):
+        return unkeepable_text(error.field)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
             return NotFoundError("There is nothing at this path.")

@@ -23,7 +23,7 @@ def _mine(caller: Caller) -> sa.ColumnElement[bool]:
 async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[asyncpg.Record], int]:
     """Return one page, newest first, and how many there are."""
     owner = (caller.account_id, caller.mode)
-    return await page.fetch(database, "*", "agents", "account_id = $1 AND mode = $2", owner, count=_COUNT)
+    return await page.fetch(database, "agent", "*", "agents", "account_id = $1 AND mode = $2", owner, count=_COUNT)
 
 
 async def read(database: Database, caller: Caller, agent_id: str) -> asyncpg.Record | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso
 from voxpria_server.kit.db import Row
 
@@ -35,11 +36,11 @@ class AgentCreate(AgentFields):
     engine: Engine
 
 
-class AgentUpdate(AgentFields):
+class AgentUpdate(AgentFields, Change):
     """Body of PATCH /agents/{id}."""
 
-    name: Name | None = None
-    engine: Engine | None = None
+    name: Lasting[Name] = None
+    engine: Lasting[Engine] = None
 
 
 class Agent(BaseModel):

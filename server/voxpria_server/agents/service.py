@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from voxpria_server.agents import queries
 from voxpria_server.agents.schemas import AgentCreate, AgentUpdate
 from voxpria_server.auth.service import Caller
-from voxpria_server.errors import InvalidParameterError, NotFoundError
+from voxpria_server.errors import NotFoundError
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.db import Database, Row
 from voxpria_server.kit.ids import new_id
@@ -35,9 +35,6 @@ async def read(database: Database, caller: Caller, agent_id: str) -> asyncpg.Rec
 async def update(conn: AsyncConnection, caller: Caller, agent_id: str, body: AgentUpdate) -> Row:
     """Change what was sent."""
     values = body.model_dump(exclude_unset=True)
-    for name in ("name", "engine"):
-        if name in values and not values[name]:
-            raise InvalidParameterError("An agent has a name and an engine.", field=name)
     return _found(await queries.update(conn, caller, agent_id, {**values, "updated_at": utc_now()}))
 
 

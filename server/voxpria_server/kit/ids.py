@@ -14,6 +14,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _SHIFTS = range(120, -1, -10)
 _PATTERN = re.compile(rf"[a-z]+_[{_ALPHABET}]{{26}}")
+_GIVEN = re.compile(rf"[a-z]+_[0-7][{_ALPHABET}]{{9}}[ef][{_ALPHABET}]{{2}}[89abrstv][{_ALPHABET}]{{12}}")
+"""The 11th character holds a UUID's version, the 14th its variant."""
 _LENGTH = 26
 _RANDOM_BITS = 74
 _VERSION, _VARIANT = 0x7, 0b10
@@ -32,6 +34,11 @@ def new_id(prefix: str) -> str:
 def is_id(text: str, prefix: str) -> bool:
     """Tell whether `text` has the form of an id of that kind."""
     return text.startswith(f"{prefix}_") and _PATTERN.fullmatch(text) is not None
+
+
+def may_be_given(text: str, prefix: str) -> bool:
+    """Tell whether `new_id` may have given that id: it is a UUIDv7, as not every text of an id's form is."""
+    return text.startswith(f"{prefix}_") and _GIVEN.fullmatch(text) is not None
 
 
 def has_form(text: str) -> bool:

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar, TypeVarTuple
+from typing import Annotated, Generic, TypeVar
 
 import asyncpg
-import sqlalchemy as sa
 from fastapi import Depends, Query, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from voxpria_server.kit.answers import encode
 from voxpria_server.kit.db import Database
+from voxpria_server.kit.ids import may_be_given
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 class Pagination(BaseModel):
@@ -39,14 +39,10 @@ class PageQuery:
     per_page: int
     starting_after: str | None
 
-    def apply(self, statement: sa.Select[*Ts], id_column: sa.ColumnElement[str]) -> sa.Select[*Ts]:
-        """Return `statement` cut to this page, newest first: ids sort in time."""
-        statement = statement.order_by(id_column.desc()).limit(self.per_page).offset((self.page - 1) * self.per_page)
-        return statement if self.starting_after is None else statement.where(id_column < self.starting_after)
-
     async def fetch(
         self,
         database: Database,
+        kind: str,
         shown: str,
         source: str,
         wanted: str,
@@ -56,10 +52,15 @@ class PageQuery:
     ) -> tuple[list[asyncpg.Record], int]:
         """Return this page of `source` (SQL, its rows' ids in `id`), and how many rows fit `wanted`, of one moment.
 
+        `kind` is the prefix of the rows' ids: what can't be an id of theirs, `starting_after` it is refused. A row that
+        is gone still marks its place, so that who deletes what he lists can go on.
+
         `shown`, `source` and `wanted` are constants of the program, with `args` as $1, $2, … in them; so is `count`, a
         query that knows how many rows fit without looking at them. The page's ids are found first, so that of the
         rows before it nothing is read but the index.
         """
+        if self.starting_after is not None and not may_be_given(self.starting_after, kind):
+            raise _no_place(self.starting_after, kind)
         counted = count or f"SELECT count(*) FROM {source} WHERE {wanted}"  # noqa: S608
         after, most, offset = (f"${len(args) + n}" for n in (1, 2, 3))
         sql = (
@@ -82,11 +83,17 @@ class PageQuery:
         return encode({"data": items, "pagination": pagination})
 
 
+def _no_place(given: str, kind: str) -> RequestValidationError:
+    message = f"the id of a row of this list, as `{kind}_…`"
+    where = ("query", "starting_after")
+    return RequestValidationError([{"type": "value_error", "loc": where, "msg": message, "input": given}])
+
+
 async def _page(
     page: Annotated[int, Query(ge=1, le=1_000_000, description="Page number, from 1.")] = 1,
     per_page: Annotated[int, Query(ge=1, le=100, description="Rows a page.")] = 20,
     starting_after: Annotated[
-        str | None, Query(max_length=64, description="Begin after the row with this id, instead of counting pages.")
+        str | None, Query(max_length=64, description="Begin after the row with this id, instead of at a page.")
     ] = None,
 ) -> PageQuery:
     return PageQuery(page=page, per_page=per_page, starting_after=starting_after)

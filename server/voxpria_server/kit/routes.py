@@ -10,11 +10,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from voxpria_server.kit.logs import name_ids
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_NUL = rb"\u0000"
+"""The one way to write a NUL in JSON."""
 
 
 class NamedRoute(APIRoute):
@@ -57,8 +61,37 @@ class _StrictRequest(Request):
     """Reads JSON as RFC 8259 has it."""
 
     async def json(self) -> Any:  # noqa: ANN401  (whatever came)
-        """Return the body; raise JSONDecodeError, which FastAPI takes for bad input."""
-        return read_json(await self.body())
+        """Return the body; raise JSONDecodeError, which FastAPI takes for bad input, or UnkeepableTextError."""
+        body = await self.body()
+        content = read_json(body)
+        if _NUL in body:
+            refuse_nul(content)
+        return content
+
+
+class UnkeepableTextError(HTTPException):
+    """A text that was sent holds a NUL, which the database can't keep; `field` is its place, as `config.language`.
+
+    An HTTPException, as that is what FastAPI lets through from the reading of a body.
+    """
+
+    def __init__(self, field: str) -> None:
+        super().__init__(400)
+        self.field = field
+
+
+def refuse_nul(content: object, place: tuple[str, ...] = ()) -> None:
+    """Raise UnkeepableTextError if a text or a name in what JSON said holds a NUL."""
+    match content:
+        case str() if "\0" in content:
+            raise UnkeepableTextError(".".join(place) or "body")
+        case dict():
+            for name, value in content.items():
+                refuse_nul(name, (*place, name))
+                refuse_nul(value, (*place, name))
+        case list():
+            for position, value in enumerate(content):
+                refuse_nul(value, (*place, str(position)))
 
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401  (whatever came)
@@ -102,7 +135,7 @@ def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
 
 
 def _refuse_nul(request: Request) -> None:
-    """Refuse what the database can't keep, by its name. In a body it is refused by the database."""
+    """Refuse what the database can't keep, by its name."""
     if "\0" not in request.scope["path"] and b"%00" not in request.scope["query_string"]:
         return
     given = (("path", request.path_params), ("query", request.query_params))

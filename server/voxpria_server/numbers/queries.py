@@ -103,7 +103,7 @@ async def list_page(
         statuses=given.get("status", "'provisioning', 'active', 'inactive'"),
         engines=given.get("engine", "'none', 'elevenlabs', 'openai'"),
     )
-    return await page.fetch(database, _LISTED, "phone_numbers", wanted, args, count=count)
+    return await page.fetch(database, "phone", _LISTED, "phone_numbers", wanted, args, count=count)
 
 
 async def find(conn: AsyncConnection, caller: Caller, number_id: str, *, lock: bool = False) -> Row | None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from voxpria_server.agents.schemas import Engine, Language
+from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso
 from voxpria_server.kit.db import Row
 
@@ -156,27 +157,22 @@ class BulkProgress(BaseModel):
     results: list[Verdict]
 
 
-class NumberUpdate(BaseModel):
+class ConfigUpdate(Config, Change):
+    """What to change of how calls of a number go."""
+
+
+class NumberUpdate(Change):
     """Body of PATCH /phone-numbers/{id}; `config` is merged with what is there."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    agent_id: Id | None = None
-    config: Config = Config()
+    agent_id: Annotated[Id | None, Field(description="Who answers; null for nobody.")] = None
+    config: Lasting[ConfigUpdate] = None
     status: Annotated[
-        Literal["active", "inactive"] | None,
+        Lasting[Literal["active", "inactive"]],
         Field(
             description="`inactive` switches the number off: its calls are refused with 480, and provisioning its trunk"
             " anew leaves it so. `active` switches it on again: it is provisioned, and `number.provisioned` follows."
         ),
     ] = None
-
-    @field_validator("config", mode="before")
-    @classmethod
-    def _is_object(cls, value: Any, _info: ValidationInfo) -> Any:  # noqa: ANN401  (whatever came)
-        if value is None:
-            raise ValueError("an object")
-        return value
 
 
 class Capabilities(BaseModel):

@@ -133,7 +133,7 @@ def _judge(
         _check_agent(agents, engine, body.agent_id)
         _check_engine_trunk(trunks, trunk.provider, engine, body.config)
         if "\0" in (body.config.first_message or ""):
-            raise unkeepable_text()
+            raise unkeepable_text("config.first_message")
     except ApiError as refusal:
         return refusal
     return Imported(new_id("phone"), e164, trunk.id, engine, body.agent_id, body.config.model_dump(), now)
@@ -201,8 +201,6 @@ async def update(conn: AsyncConnection, caller: Caller, number_id: str, body: Nu
 
     A provider that answers with its own agent has to be told of another, so the number says so.
     """
-    if "status" in body.model_fields_set and body.status is None:
-        raise InvalidParameterError("status can be changed, not removed.", field="status")
     row = await get(conn, caller, number_id, lock=True)
     values: dict[str, Any] = {"updated_at": utc_now()}
     if "agent_id" in body.model_fields_set:
@@ -210,7 +208,7 @@ async def update(conn: AsyncConnection, caller: Caller, number_id: str, body: Nu
         values["agent_id"] = body.agent_id
         is_told_by_us = row.engine == "elevenlabs" and row.provisioned_at is not None
         values["needs_reprovision"] = row.needs_reprovision or (is_told_by_us and body.agent_id != row.agent_id)
-    if body.config.model_fields_set:
+    if body.config is not None and body.config.model_fields_set:
         carrier = await _trunk(conn, caller, row.trunk_id)
         named = await trunk_queries.find(conn, caller, body.config.engine_trunk_id or carrier.id)
         _check_engine_trunk({named.id: named} if named else {}, carrier.provider, row.engine, body.config)

@@ -1,7 +1,7 @@
 """/v1/openapi.json, /docs, /status: what tells people and programs about the API. None of it takes a key."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from voxpria_server.errors import NotFoundError
 from voxpria_server.kit.routes import Route
@@ -10,6 +10,14 @@ from voxpria_server.settings import SettingsPart
 
 router = APIRouter(route_class=Route, include_in_schema=False)
 _FOR_A_WHILE = {"Cache-Control": "max-age=300"}
+
+
+@router.get("/")
+async def get_root(request: Request) -> RedirectResponse:
+    """Lead a browser to the reference; to programs there is nothing here."""
+    if "text/html" not in request.headers.get("accept", ""):
+        raise NotFoundError("There is nothing at this path.", headers={"Vary": "Accept"})
+    return RedirectResponse("/docs", headers={"Vary": "Accept"})
 
 
 @router.get("/v1/openapi.json")

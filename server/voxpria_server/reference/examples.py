@@ -72,7 +72,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Bodies that were thought out, by the operation; `{trunk_id}` and its like stand for an id that there is."""
 
-_ID = "06e9q5m2z1v8k4t3x7c0p2d5r8"
+_ID = "01k9zq3v5xe8t9m2y6w4r7n1ab"
 BY_NAME: Mapping[str, Any] = {
     "trunk_id": f"trunk_{_ID}",
     "engine_trunk_id": f"trunk_{_ID}",
@@ -84,7 +84,6 @@ BY_NAME: Mapping[str, Any] = {
     "event_id": f"evt_{_ID}",
     "delivery_id": f"dlv_{_ID}",
     "request_id": f"req_{_ID}",
-    "starting_after": f"call_{_ID}",
     "phone_number": "+15555551234",
     "number": "+15555551234",
     "from": "+13035559876",

@@ -11,7 +11,7 @@ from voxpria_server.trunks.schemas import ProviderName
 
 router = APIRouter(tags=["Webhooks"])
 Timestamp = Annotated[str, Field(description="When it happened, UTC.")]
-EventId = Annotated[str, Field(description="The same in every attempt.", examples=["evt_06e9q5m2z1v8k4t3x7c0p2d5r8"])]
+EventId = Annotated[str, Field(description="The same in every attempt.", examples=["evt_01k9zq3v5xe8t9m2y6w4r7n1ab"])]
 
 
 class CallData(BaseModel):

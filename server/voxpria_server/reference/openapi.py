@@ -44,7 +44,8 @@ carry their kind as a prefix and sort in time. Unknown fields and unknown query 
 misspelt one is noticed. A text holds no NUL character. `HEAD` is answered wherever `GET` is.
 
 **Lists** come newest first, in pages: `page` and `per_page` (1 to 100), with the exact `total`; or `starting_after` an
-id, which stays stable while rows are added.
+id, which stays stable while rows are added. A row that was deleted since still marks its place; what is no id of the
+list's kind, or of a call that there is not, is refused.
 
 **Limits** count requests an hour and imported numbers a minute, for the account and each mode. `X-RateLimit-Limit`,
 `X-RateLimit-Remaining` and `X-RateLimit-Reset` say where they stand; beyond them the answer is 429 with `Retry-After`.
@@ -230,6 +231,9 @@ def _complete(operation: Json, route: RouteContext, components: Json, examples: 
     operation["security"] = [{"ApiKey": [scope]}] if scope else []
     for parameter in operation.get("parameters", ()):
         _complete_parameter(parameter, examples)
+        if parameter["name"] == "starting_after":
+            listed = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            parameter["example"] = examples.of(listed)["data"][0]["id"]
     is_kept = scope is not None and "POST" in (route.methods or ())
     if is_kept:
         operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)

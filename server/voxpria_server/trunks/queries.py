@@ -53,7 +53,7 @@ async def list_page(
     """Return one page with each trunk's count of numbers, newest first, and how many there are."""
     wanted = "account_id = $1 AND mode = $2 AND ($3::text IS NULL OR provider = $3)"
     args = (caller.account_id, caller.mode, provider)
-    return await page.fetch(database, _LISTED, "trunks", wanted, args, count=_COUNT)
+    return await page.fetch(database, "trunk", _LISTED, "trunks", wanted, args, count=_COUNT)
 
 
 async def read(database: Database, caller: Caller, trunk_id: str) -> asyncpg.Record | None:
@@ -71,6 +71,12 @@ async def has_active_numbers(conn: AsyncConnection, trunk_id: str) -> bool:
     """Tell whether calls may be coming in through the trunk."""
     columns = phone_numbers.c
     found = sa.exists().where(columns.trunk_id == trunk_id, columns.status == "active")
+    return bool((await conn.execute(sa.select(found))).scalar_one())
+
+
+async def is_name_taken(conn: AsyncConnection, caller: Caller, name: str) -> bool:
+    """Tell whether a trunk of the caller's has this name."""
+    found = sa.exists().where(_mine(caller), trunks.c.name == name)
     return bool((await conn.execute(sa.select(found))).scalar_one())
 
 

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from voxpria_server.errors import InvalidParameterError, MissingFieldError
+from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.kit.db import Row
 from voxpria_server.providers.doctor import Step
@@ -223,14 +224,12 @@ class TrunkCreate(BaseModel):
     config: Annotated[dict[str, Any], Field(description=_CONFIG)] = {}
 
 
-class TrunkUpdate(BaseModel):
+class TrunkUpdate(Change):
     """Body of PATCH /sip/trunks/{id}; `credentials` and `config` are merged with what is there."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name | None = None
-    credentials: Annotated[dict[str, Any] | None, Field(description=_CREDENTIALS)] = None
-    config: Annotated[dict[str, Any] | None, Field(description=_CONFIG)] = None
+    name: Lasting[Name] = None
+    credentials: Annotated[Lasting[dict[str, Any]], Field(description=_CREDENTIALS)] = None
+    config: Annotated[Lasting[dict[str, Any]], Field(description=_CONFIG)] = None
 
 
 def parse_credentials(provider: str, given: Mapping[str, Any]) -> dict[str, str]:

@@ -71,9 +71,13 @@ async def create(parts: Trunks, caller: Caller, body: TrunkCreate) -> Row:
     # recording is off in live mode unless asked for; the sandbox shows what a recording is
     config = parse_config(body.provider, {"record": caller.mode == "test", **body.config})
     _check_register(config, credentials)
+    trunk_id = new_id("trunk")
+    async with parts.database.read() as conn:  # what can be known at once is said before the server is asked
+        await _check_name(conn, caller, body.name)
+        await _check_failovers(conn, caller, config, trunk_id)
     found = await health.check(parts.settings, caller.mode, body.provider, config, credentials)
     _refuse_if_rejected(found, credentials)
-    now, trunk_id = utc_now(), new_id("trunk")
+    now = utc_now()
     values = {
         "id": trunk_id,
         "account_id": caller.account_id,
@@ -97,13 +101,16 @@ async def create(parts: Trunks, caller: Caller, body: TrunkCreate) -> Row:
 
 async def update(parts: Trunks, caller: Caller, trunk_id: str, body: TrunkUpdate) -> Row:
     """Change a trunk; its server is asked again if credentials or config changed."""
-    if "name" in body.model_fields_set and body.name is None:
-        raise InvalidParameterError("A trunk has a name.", field="name")
     async with parts.database.read() as conn:
         before = await get(conn, caller, trunk_id)
-    wanted = _merged(parts.sealer, before, body)
+        wanted = _merged(parts.sealer, before, body)
+        is_changed = wanted != _as_it_is(parts.sealer, before)
+        if body.name is not None and body.name != before.name:
+            await _check_name(conn, caller, body.name)
+        if is_changed:
+            await _check_failovers(conn, caller, wanted.config, trunk_id)
     found = None
-    if wanted != _as_it_is(parts.sealer, before):
+    if is_changed:
         found = await health.check(parts.settings, caller.mode, before.provider, wanted.config, wanted.credentials)
         if body.credentials is not None:
             _refuse_if_rejected(found, wanted.credentials)
@@ -293,6 +300,12 @@ def _event_data(row: Row) -> dict[str, Any]:
         "status": row.status,
         "updated_at": iso(row.updated_at),
     }
+
+
+async def _check_name(conn: AsyncConnection, caller: Caller, name: str) -> None:
+    """Raise 409 trunk_name_exists."""
+    if await queries.is_name_taken(conn, caller, name):
+        raise _name_exists(name)
 
 
 async def _check_failovers(conn: AsyncConnection, caller: Caller, config: Mapping[str, Any], trunk_id: str) -> None:

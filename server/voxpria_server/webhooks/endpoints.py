@@ -16,7 +16,6 @@ from voxpria_server.kit.pagination import Listing, Page
 from voxpria_server.kit.sealing import SealerPart
 from voxpria_server.settings import SettingsPart
 from voxpria_server.webhooks import queries, service
-from voxpria_server.webhooks.jobs import EVENTS_KEPT_DAYS
 from voxpria_server.webhooks.schemas import (
     Delivery,
     Event,
@@ -97,7 +96,7 @@ async def roll_secret(
 )
 async def recover(caller: Writer, conn: Connection, webhook_id: str, body: Recovery) -> Recovering:
     """Send every event since a time that has not reached the webhook: it failed, or came while it was disabled."""
-    since = max(body.since, utc_now() - timedelta(days=EVENTS_KEPT_DAYS))
+    since = max(body.since, utc_now() - timedelta(days=service.EVENTS_KEPT_DAYS))
     count = await service.recover(conn, caller, webhook_id, since)
     return Recovering(webhook_id=webhook_id, since=iso(since), events=count)
 
@@ -115,6 +114,16 @@ async def list_deliveries(caller: Reader, database: DatabasePart, webhook_id: st
     """List a webhook's deliveries with their attempts, newest first."""
     rows, total = await service.list_deliveries(database, caller, webhook_id, page)
     return page.encode([shown_delivery(row) for row in rows], total)
+
+
+@router.get(
+    "/webhooks/{webhook_id}/deliveries/{delivery_id}",
+    response_model=Delivery,
+    responses=raises("webhook_not_found", "delivery_not_found"),
+)
+async def get_delivery(caller: Reader, database: DatabasePart, webhook_id: str, delivery_id: str) -> Response:
+    """Return a delivery with its attempts."""
+    return encode(shown_delivery(await service.read_delivery(database, caller, webhook_id, delivery_id)))
 
 
 @router.post(
@@ -135,6 +144,11 @@ async def list_events(
     type_: Annotated[EventType | None, Query(alias="type", description="Only events of this type.")] = None,
 ) -> Response:
     """List what happened in the last 30 days, newest first, whether or not a webhook was there to hear it."""
-    since = (utc_now() - timedelta(days=EVENTS_KEPT_DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
-    bodies, total = await queries.list_events(database, caller, page, since, type_)
+    bodies, total = await queries.list_events(database, caller, page, service.kept_since(), type_)
     return page.encode([msgspec.Raw(body) for body in bodies], total)
+
+
+@router.get("/events/{event_id}", response_model=Event, responses=raises("event_not_found"))
+async def get_event(caller: Reader, database: DatabasePart, event_id: str) -> Response:
+    """Return an event of the last 30 days, a test event too; its id is the `webhook-id` of its deliveries."""
+    return encode(msgspec.Raw(await service.read_event(database, caller, event_id)))

@@ -11,8 +11,6 @@ from voxpria_server.webhooks import outbox, queries, service
 blueprint = Blueprint()
 _log = get_logger(__name__)
 
-EVENTS_KEPT_DAYS = 30
-
 _PURGE_AT_ONCE = 1000
 _RECOVER_AT_ONCE = 500
 _OWN_TROUBLE = Retry((1, 5, 30, 60), forever=True)
@@ -42,10 +40,10 @@ async def recover(context: JobContext, webhook_id: str, since: str, after: str) 
 async def purge(context: JobContext, timestamp: int) -> None:
     """Remove events that are no longer listed."""
     database: Database = context.additional_context["database"]
-    gone = _PURGE_AT_ONCE
+    gone, before = _PURGE_AT_ONCE, utc_now() - timedelta(days=service.EVENTS_KEPT_DAYS)
     while gone == _PURGE_AT_ONCE:
         async with database.transaction() as conn:
-            gone = await queries.delete_events(conn, utc_now() - timedelta(days=EVENTS_KEPT_DAYS), _PURGE_AT_ONCE)
+            gone = await queries.delete_events(conn, before, _PURGE_AT_ONCE)
     async with database.transaction() as conn:
-        await queries.delete_tallies(conn, (utc_now() - timedelta(days=EVENTS_KEPT_DAYS)).date())
+        await queries.delete_tallies(conn, before.date())
     _log.debug("old events purged", at=timestamp)

@@ -37,6 +37,9 @@ coalesce((
     FROM webhook_attempts WHERE delivery_id = webhook_deliveries.id
 ), '[]')::text AS attempts
 """
+_READ_DELIVERY = f"SELECT {_DELIVERY} FROM webhook_deliveries WHERE webhook_id = $1 AND id = $2"  # noqa: S608  (constants)
+
+_READ_EVENT = "SELECT body FROM events WHERE account_id = $1 AND mode = $2 AND id = $3 AND created_at >= $4"
 
 _COUNT_EVENTS = """
 SELECT coalesce(sum(n), 0)::bigint FROM tallies
@@ -216,7 +219,7 @@ async def count(conn: AsyncConnection, caller: Caller) -> int:
 
 async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[asyncpg.Record], int]:
     """Return one page, newest first, and how many there are."""
-    return await page.fetch(database, _SHOWN, "webhooks", "account_id = $1 AND mode = $2", _owner(caller))
+    return await page.fetch(database, "webhook", _SHOWN, "webhooks", "account_id = $1 AND mode = $2", _owner(caller))
 
 
 async def read(database: Database, caller: Caller, webhook_id: str) -> asyncpg.Record | None:
@@ -289,8 +292,14 @@ async def list_events(
     """Return one page of what happened since a day (UTC), as it was sent, newest first, and how much there is."""
     wanted = "account_id = $1 AND mode = $2 AND created_at >= $3 AND NOT is_test AND ($4::text IS NULL OR type = $4)"
     args = [*_owner(caller), since, event_type]
-    rows, total = await page.fetch(database, "id, body", "events", wanted, args, count=_COUNT_EVENTS)
+    rows, total = await page.fetch(database, "evt", "id, body", "events", wanted, args, count=_COUNT_EVENTS)
     return [row["body"] for row in rows], total
+
+
+async def read_event(database: Database, caller: Caller, event_id: str, since: datetime) -> bytes | None:
+    """Return an event since a day, as it was sent; one that was sent as a test too."""
+    row = await database.fetch_row(_READ_EVENT, *_owner(caller), event_id, since)
+    return row and row["body"]
 
 
 async def delete_events(conn: AsyncConnection, before: datetime, limit: int) -> int:
@@ -306,8 +315,13 @@ async def list_deliveries(database: Database, webhook_id: str, page: PageQuery) 
     Each with the type of its event, and its attempts in order, as JSON.
     """
     return await page.fetch(
-        database, _DELIVERY, "webhook_deliveries", "webhook_id = $1", [webhook_id], count=_COUNT_DELIVERIES
+        database, "dlv", _DELIVERY, "webhook_deliveries", "webhook_id = $1", [webhook_id], count=_COUNT_DELIVERIES
     )
+
+
+async def read_delivery(database: Database, webhook_id: str, delivery_id: str) -> asyncpg.Record | None:
+    """Return a delivery, as in the list, of a webhook that is the caller's."""
+    return await database.fetch_row(_READ_DELIVERY, webhook_id, delivery_id)
 
 
 async def delete_tallies(conn: AsyncConnection, before: date) -> None:

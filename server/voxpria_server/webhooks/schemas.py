@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.kit.db import Row
 
@@ -52,7 +53,8 @@ def _without_repetition(events: list[EventType]) -> list[EventType]:
 
 Url = Annotated[str, Field(min_length=8, max_length=2048), AfterValidator(_checked_url)]
 Events = Annotated[list[EventType], Field(min_length=1, max_length=20), AfterValidator(_without_repetition)]
-Secret = Annotated[str, Field(min_length=1, max_length=256, description="Key of the signatures. Default: a new one.")]
+Secret = Annotated[str, Field(min_length=1, max_length=256)]
+NewSecret = Annotated[Secret | None, Field(description="Key of the signatures. Default: a new one.")]
 
 
 class WebhookCreate(BaseModel):
@@ -62,18 +64,19 @@ class WebhookCreate(BaseModel):
 
     url: Url
     events: Events
-    secret: Secret | None = None
+    secret: NewSecret = None
 
 
-class WebhookUpdate(BaseModel):
-    """Body of PATCH /webhooks/{id}; what is not sent stays as it is."""
+class WebhookUpdate(Change):
+    """Body of PATCH /webhooks/{id}."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    url: Url | None = None
-    events: Events | None = None
-    secret: Secret | None = None
-    status: Literal["active", "disabled"] | None = None
+    url: Lasting[Url] = None
+    events: Lasting[Events] = None
+    secret: Annotated[
+        Lasting[Secret],
+        Field(description="Key of the signatures from now on; `roll-secret` keeps the one before it for a day."),
+    ] = None
+    status: Lasting[Literal["active", "disabled"]] = None
 
 
 class SecretRoll(BaseModel):
@@ -81,7 +84,7 @@ class SecretRoll(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    secret: Secret | None = None
+    secret: NewSecret = None
 
 
 class Recovery(BaseModel):

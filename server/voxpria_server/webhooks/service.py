@@ -22,6 +22,7 @@ from voxpria_server.webhooks.schemas import EventType, SecretRoll, TestEvent, We
 
 RECOVER = "webhooks:recover"
 QUEUE = "webhooks"
+EVENTS_KEPT_DAYS = 30
 SECRET_OVERLAP_HOURS = 24
 MOST_WEBHOOKS = 50
 """For an account and mode: every event is written out to each of them, within the caller's transaction."""
@@ -125,9 +126,6 @@ async def read(database: Database, caller: Caller, webhook_id: str) -> asyncpg.R
 async def update(parts: Webhooks, conn: AsyncConnection, caller: Caller, webhook_id: str, body: WebhookUpdate) -> Row:
     """Change what was sent."""
     values = body.model_dump(exclude_unset=True)
-    empty = next((name for name, value in values.items() if value is None), None)
-    if empty is not None:
-        raise InvalidParameterError(f"{empty} can be changed, not removed.", field=empty)
     if body.url is not None:
         _refuse_private(parts.settings, body.url)
     if body.secret is not None:
@@ -189,6 +187,28 @@ async def list_deliveries(
     return await queries.list_deliveries(database, webhook_id, page)
 
 
+async def read_delivery(database: Database, caller: Caller, webhook_id: str, delivery_id: str) -> asyncpg.Record:
+    """Return a delivery with its attempts; raise 404 webhook_not_found or delivery_not_found."""
+    await read(database, caller, webhook_id)
+    delivery = await queries.read_delivery(database, webhook_id, delivery_id)
+    if delivery is None:
+        raise _no_delivery()
+    return delivery
+
+
+async def read_event(database: Database, caller: Caller, event_id: str) -> bytes:
+    """Return an event that is still kept, as it was sent; raise 404 event_not_found."""
+    body = await queries.read_event(database, caller, event_id, kept_since())
+    if body is None:
+        raise NotFoundError("There is no event with this id, or none any more.", code="event_not_found")
+    return body
+
+
+def kept_since() -> datetime:
+    """Return from when on events are listed: the whole of the day thirty days ago, UTC."""
+    return (utc_now() - timedelta(days=EVENTS_KEPT_DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def _refuse_private(settings: Settings, url: str) -> None:
     """Say early what the guard at the socket would say with every delivery."""
     if not settings.private_webhooks_are_allowed and guard.is_forbidden_host(urlsplit(url).hostname or ""):
@@ -203,8 +223,12 @@ def _refuse_disabled(webhook: Row) -> None:
 
 def _found_delivery(row: Row | None) -> Row:
     if row is None:
-        raise NotFoundError("There is no delivery with this id.", code="delivery_not_found")
+        raise _no_delivery()
     return row
+
+
+def _no_delivery() -> NotFoundError:
+    return NotFoundError("There is no delivery with this id.", code="delivery_not_found")
 
 
 def _found(row: Row | None) -> Row:
