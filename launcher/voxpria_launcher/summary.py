@@ -34,6 +34,7 @@ def of(settings: Settings) -> str:
     """Return what listens where, and the next steps."""
     lines = f"""\
   API           {settings.api_url}/v1
+  for people    {settings.api_url}/docs, {settings.api_url}/status
   SIP           {settings.sip_address}:{settings.sip_port} udp, tcp; {settings.sip_tls_port} tls
   media         {settings.media}:{settings.media_port_min}-{settings.media_port_max} udp
   data, logs    {settings.data}, {settings.data / "log"}"""

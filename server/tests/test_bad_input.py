@@ -232,13 +232,14 @@ async def test_unknown_paths(client):
 
 async def test_a_browser_at_the_printed_address_finds_the_reference(client):
     browsers = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-    answer = await client.get("/", headers=browsers)
-    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
-    assert (await client.get("/", headers=browsers, follow_redirects=True)).text.startswith("<!doctype html>")
-    for headers in ({}, {"Accept": "application/json"}):
-        answer = await client.get("/", headers=headers)
-        is_refused(answer, 404)
-        assert answer.json()["error"]["code"] == "not_found"
+    for path in ("/", "/v1"):
+        answer = await client.get(path, headers=browsers)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+        assert (await client.get(path, headers=browsers, follow_redirects=True)).text.startswith("<!doctype html>")
+        for headers in ({}, {"Accept": "application/json"}):
+            answer = await client.get(path, headers=headers)
+            is_refused(answer, 404)
+            assert answer.json()["error"]["code"] == "not_found"
 
 
 async def test_head_is_get_without_the_body(client):

@@ -10,6 +10,7 @@ from voxpria_server import errors
 from voxpria_server.kit.routes import Route
 from voxpria_server.reference import openapi
 from voxpria_server.reference.openapi import resolve
+from voxpria_server.trunks.schemas import Config
 
 from server.tests.contract import operations, schema_validator
 
@@ -105,18 +106,41 @@ def test_every_operation_is_complete():
             assert "X-Request-Id" in headers, f"{where} {status}"
 
 
-def test_a_change_names_no_defaults():
-    """A client made from the document sends a field's default when nobody set it."""
+def _parts(schema: dict) -> Iterator[dict]:
+    """Every schema within one, and itself."""
+    schema = resolve(schema)
+    yield schema
+    within = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    for each in [*within, *([schema["items"]] if "items" in schema else [])]:
+        yield from _parts(each)
 
-    def fields(schema: dict) -> Iterator[dict]:
-        for field in resolve(schema).get("properties", {}).values():
-            yield field
-            yield from fields(resolve(field))
 
+def test_a_body_names_no_defaults():
+    """A client made from the document sends a field's default when nobody set it, or wants it to be set."""
     for (path, method), operation in operations().items():
-        if method == "patch":
-            body = operation["requestBody"]["content"]["application/json"]["schema"]
-            assert [field for field in fields(body) if "default" in field] == [], path
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            assert [part for part in _parts(media["schema"]) if "default" in part] == [], f"{method} {path}"
+
+
+def test_a_default_of_a_body_is_told_unless_it_is_a_change():
+    created = openapi.document()["components"]["schemas"]["GenericConfig"]["properties"]
+    assert created["transport"]["description"].endswith('Default: `"udp"`.')
+    schemas = openapi.document()["components"]["schemas"]
+    assert schemas["Config"]["properties"]["max_duration"]["description"].endswith("Default: `3600`.")
+    assert "Default" not in schemas["ConfigUpdate"]["properties"]["max_duration"]["description"]
+
+
+def test_a_trunk_is_described_provider_by_provider():
+    """By name, so that clients made from the document have a type for each."""
+    body = openapi.document()["components"]["schemas"]["TrunkCreate"]
+    kinds = {name: resolve({"$ref": reference}) for name, reference in body["discriminator"]["mapping"].items()}
+    assert {"elevenlabs", "openai", "generic"} == set(kinds)
+    assert {each["$ref"] for each in body["oneOf"]} == set(body["discriminator"]["mapping"].values())
+    required = {name: set(kind["required"]) - {"name", "provider"} for name, kind in kinds.items()}
+    assert required == {"elevenlabs": {"credentials"}, "openai": {"credentials"}, "generic": {"config"}}
+    for name, kind in kinds.items():
+        config = resolve(kind["properties"]["config"])
+        assert config["properties"].keys() == {field.alias or own for own, field in Config.model_fields.items()}, name
 
 
 def test_a_list_goes_on_after_a_row_of_its_own():

@@ -13,6 +13,7 @@ _FOR_A_WHILE = {"Cache-Control": "max-age=300"}
 
 
 @router.get("/")
+@router.get("/v1")
 async def get_root(request: Request) -> RedirectResponse:
     """Lead a browser to the reference; to programs there is nothing here."""
     if "text/html" not in request.headers.get("accept", ""):

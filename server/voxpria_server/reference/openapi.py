@@ -243,6 +243,8 @@ def _complete(operation: Json, route: RouteContext, components: Json, examples: 
         if named:
             operation["requestBody"]["content"]["application/json"]["examples"] = named
         _give_examples(operation["requestBody"]["content"], examples)
+        for media in operation["requestBody"]["content"].values():
+            _say_defaults(media["schema"], components)
     responses = {status: value for status, value in operation["responses"].items() if int(status) < 400}
     for status, response in responses.items():
         response.setdefault("description", HTTPStatus(int(status)).phrase)
@@ -310,6 +312,20 @@ def _hoist(media: Json, schemas: Json) -> None:
     for name, definition in schema.pop("$defs", {}).items():
         schemas.setdefault(name, definition)
     media["schema"] = schema
+
+
+def _say_defaults(schema: Json, components: Json) -> None:
+    """Turn a body's defaults into words: clients made from `default` send it for what nobody set, or ask for it."""
+    if "$ref" in schema:
+        _say_defaults(components["schemas"][schema["$ref"].rpartition("/")[2]], components)
+    for field in schema.get("properties", {}).values():
+        default = field.pop("default", None)
+        if default not in (None, [], {}):
+            words = f"Default: `{json.dumps(default)}`."
+            field["description"] = " ".join(filter(None, [field.get("description"), words]))
+    within = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    for each in [*within, *([schema["items"]] if "items" in schema else [])]:
+        _say_defaults(each, components)
 
 
 def _drop_titles(part: Any) -> None:  # noqa: ANN401  (any JSON)

@@ -146,7 +146,7 @@ def _operation(base_url: str, path: str, method: str, operation: Json) -> Json:
         "path": path,
         "scope": scopes[0] if scopes else None,
         "parameters": [_parameter(each) for each in operation.get("parameters", ())],
-        "body": list(_fields(media["schema"])) if media else [],
+        "bodies": _kinds(media["schema"]) if media else {},
         "errors": _errors(operation),
         "curls": {
             name: curl(base_url, _example_path(path, operation), method, body, is_keyed=bool(scopes))
@@ -165,14 +165,22 @@ def _parameter(parameter: Json) -> Json:
     return {"name": parameter["name"], "required": parameter.get("required", False), "type": kind, "text": text}
 
 
+def _kinds(schema: Json) -> dict[str, list[Json]]:
+    """Return the fields of a body; of each kind of it, by what tells them apart, where there are several."""
+    schema = _resolved(schema)
+    if "discriminator" not in schema:
+        return {"": list(_fields(schema))}
+    name = schema["discriminator"]["propertyName"]
+    kinds = schema["discriminator"]["mapping"].items()
+    return {f"{name}: {value}": list(_fields({"$ref": reference})) for value, reference in kinds}
+
+
 def _fields(schema: Json, prefix: str = "", depth: int = 0) -> Iterator[Json]:
     """Yield the fields of an object, those of objects within it too."""
     schema = _resolved(schema)
     for name, field in schema.get("properties", {}).items():
         inner = _resolved(field)
         text = field.get("description") or inner.get("description", "")
-        if inner.get("default") not in (None, {}, []):
-            text += f" Default: `{json.dumps(inner['default'])}`."
         is_required = name in schema.get("required", ())
         yield {"name": prefix + name, "required": is_required, "type": _type(field), "text": text}
         if depth < 2:
@@ -194,6 +202,8 @@ def _type(schema: Json) -> str:
     if schema.get("anyOf"):
         return " or ".join(dict.fromkeys(_type(each) for each in schema["anyOf"]))
     schema = _resolved(schema)
+    if "const" in schema:
+        return json.dumps(schema["const"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if schema.get("type") == "array":

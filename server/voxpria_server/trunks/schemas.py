@@ -1,14 +1,26 @@
 """Bodies of this slice's requests and answers; what a trunk's credentials and config may hold."""
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from voxpria_server.errors import InvalidParameterError, MissingFieldError
 from voxpria_server.kit.changes import Change, Lasting
@@ -64,7 +76,7 @@ _CONFIG = (
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class SipCredentials(_Strict):
@@ -158,6 +170,7 @@ class Config(_Strict):
     """Where a trunk's server is, who may call in through it, and how its calls go."""
 
     server: Annotated[str, Field(min_length=1), AfterValidator(_host)]
+    """A host name or an IP address."""
     port: Annotated[int, Field(ge=1, le=65535)]
     transport: Literal["udp", "tcp", "tls"]
     allowed_addresses: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=_MAX_ADDRESSES)] = []
@@ -167,7 +180,9 @@ class Config(_Strict):
     media_encryption: Literal["disabled", "allowed", "required"] = "allowed"
     """Whether media is SRTP (SDES); `required` cuts off who describes other media, and is OpenAI trunks' default."""
     max_concurrent_calls: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Calls that may be up at once through this trunk, on one edge. Default: any number."""
     max_calls_per_second: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
+    """Calls that may begin a second through this trunk, on one edge. Default: any number."""
     register_: Annotated[bool, Field(alias="register")] = False
     """Register with the server (RFC 3261 section 10), so that it sends its calls to us."""
     codecs: Annotated[list[Codec], Field(max_length=10), AfterValidator(_each_once)] = []
@@ -177,6 +192,7 @@ class Config(_Strict):
     asserted_identity: bool = True
     """Say the number in P-Asserted-Identity too, beside From, where a call goes out through this trunk (RFC 3325)."""
     record: bool = False
+    """Record the calls through this trunk."""
     recording_announcement: RecordingAnnouncement | None = None
     """Spoken in calls through this trunk before they are recorded; where it can't be, they are not recorded."""
     country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
@@ -185,43 +201,63 @@ class Config(_Strict):
     """Seconds that this trunk's server may ring before the next trunk is tried, or the call given up."""
 
 
-def _of_provider(provider: str) -> dict[str, Any]:
-    """Return the schema of what a trunk of this provider is created with."""
-    credentials = CREDENTIALS[provider].model_json_schema()
-    config = Config.model_json_schema(by_alias=True)
-    announcement = config.pop("$defs")["RecordingAnnouncement"]
-    config["properties"]["recording_announcement"]["anyOf"] = [announcement, {"type": "null"}]
-    config["required"] = [name for name in ("server",) if name not in DEFAULT_CONFIG[provider]]
-    for name, default in DEFAULT_CONFIG[provider].items():
-        config["properties"][name]["default"] = default
-    config["properties"]["port"]["description"] = "Default: 5061 with `tls`, else 5060."
-    config["properties"]["codecs"]["description"] = f"Some of {', '.join(CODECS[provider])}, best first. Default: all."
-    if provider != "generic":
-        config["properties"]["register"] = {"type": "boolean", "const": False}
-    return {
-        "title": f"A trunk of provider {provider}",
-        "properties": {"provider": {"const": provider}, "credentials": credentials, "config": config},
-        "required": [
-            *(["credentials"] if "required" in credentials else []),
-            *(["config"] if config["required"] else []),
-        ],
+def _config_of(provider: str, kind: str) -> type[Config]:
+    """Return what a trunk of this provider may be told in `config`, with its own defaults."""
+    told: dict[str, Any] = {
+        name: (Config.model_fields[name].annotation, Field(default, description=Config.model_fields[name].description))
+        for name, default in DEFAULT_CONFIG[provider].items()
     }
+    port = Field(None, ge=1, le=65535, description="Default: 5061 with `tls`, else 5060.")
+    codecs = f"Some of {', '.join(CODECS[provider])}, best first. Default: all."
+    told |= {"port": (int, port), "codecs": (list[str], Field([], max_length=10, description=codecs))}
+    if provider != "generic":
+        told["register_"] = (
+            Literal[False],
+            Field(False, alias="register", description="Only a generic trunk's server takes registrations."),
+        )
+    return create_model(f"{kind}Config", __base__=Config, __doc__=Config.__doc__, **told)
 
 
-def _by_provider(schema: dict[str, Any]) -> None:
-    """Say what credentials and config hold, provider by provider."""
-    schema["oneOf"] = [_of_provider(provider) for provider in CREDENTIALS]
+def _of_provider(provider: str, kind: str) -> type[BaseModel]:
+    """Return what a trunk of this provider is created with."""
+    credentials, config = CREDENTIALS[provider], _config_of(provider, kind)
+    fields: dict[str, Any] = {
+        "name": (Name, ...),
+        "provider": (Literal[provider], ...),
+        "credentials": (credentials, ... if _needs_any(credentials) else {}),
+        "config": (config, ... if _needs_any(config) else {}),
+    }
+    model = create_model(f"{kind}Trunk", __config__=ConfigDict(extra="forbid"), **fields)
+    model.__doc__ = f"A trunk of provider `{provider}`."
+    return model
+
+
+def _needs_any(model: type[BaseModel]) -> bool:
+    return any(field.is_required() for field in model.model_fields.values())
+
+
+_KINDS = {"elevenlabs": "ElevenLabs", "openai": "OpenAI", "generic": "Generic"}
+_ANY_OF_THEM: Any = Annotated[Union[*itertools.starmap(_of_provider, _KINDS.items())], Field(discriminator="provider")]
+_BY_PROVIDER: TypeAdapter[Any] = TypeAdapter(_ANY_OF_THEM)
 
 
 class TrunkCreate(BaseModel):
-    """Body of POST /sip/trunks; `credentials` and `config` depend on the provider."""
+    """Body of POST /sip/trunks; `credentials` and `config` depend on the provider: `parse_credentials`, `parse_config`.
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_by_provider)
+    The document says what they hold by the three models of `_BY_PROVIDER`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     name: Name
     provider: ProviderName
-    credentials: Annotated[dict[str, Any], Field(description=_CREDENTIALS)] = {}
-    config: Annotated[dict[str, Any], Field(description=_CONFIG)] = {}
+    credentials: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the three in place of what is only checked first."""
+        return {**handler(_BY_PROVIDER.core_schema), "description": "A trunk, by its provider."}
 
 
 class TrunkUpdate(Change):
