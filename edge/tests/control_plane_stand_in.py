@@ -18,8 +18,10 @@ from voxpria_routing.edge_api import (
     Commands,
     CommandsWanted,
     OpenCalls,
+    Refused,
     Registration,
     Status,
+    Strangers,
     TrunkNews,
     TrunkReport,
 )
@@ -46,6 +48,8 @@ class ControlPlaneStandIn:
     reports: dict[str, TrunkReport] = field(default_factory=dict)
     """By trunk id, the last."""
     registrations: dict[str, Registration] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+    """Sums of calls that are nobody's, as they were told."""
     applied_version: int = 0
     routes: Snapshot = snapshot.EMPTY
     is_down: bool = False
@@ -95,6 +99,7 @@ class ControlPlaneStandIn:
         app.router.add_post("/edge/v1/open-calls", self._open_calls)
         app.router.add_post("/edge/v1/commands", self._commands)
         app.router.add_post("/edge/v1/trunks", self._trunks)
+        app.router.add_post("/edge/v1/strangers", self._strangers)
         app.router.add_post("/edge/v1/calls/{call_id}/take", self._take)
         app.router.add_put("/edge/v1/calls/{call_id}/recording", self._recording)
         app.router.add_put("/edge/v1/calls/{call_id}/trace", self._trace)
@@ -156,6 +161,10 @@ class ControlPlaneStandIn:
                 self.registrations.pop(trunk_id, None)
             else:
                 self.registrations[trunk_id] = registration
+        return web.Response(status=204)
+
+    async def _strangers(self, request: web.Request) -> web.Response:
+        self.refused += msgspec.json.decode(await request.read(), type=Strangers).refused
         return web.Response(status=204)
 
     async def _take(self, request: web.Request) -> web.Response:

@@ -30,6 +30,7 @@ def packet(payload: bytes, *extra: bytes) -> bytes:
     body = b"".join(
         (
             chunk(1, b"\x02"),
+            chunk(2, b"\x06"),
             chunk(3, bytes((203, 0, 113, 1))),
             chunk(4, bytes((198, 51, 100, 1))),
             chunk(7, struct.pack(">H", 5060)),
@@ -45,7 +46,7 @@ def packet(payload: bytes, *extra: bytes) -> bytes:
 
 def test_a_mirrored_message_keeps_time_and_addresses() -> None:
     assert hep.decode(packet(b"SIP")) == hep.Mirrored(
-        1_790_000_000.25, ("203.0.113.1", 5060), ("198.51.100.1", 5070), b"SIP"
+        1_790_000_000.25, ("203.0.113.1", 5060), ("198.51.100.1", 5070), b"SIP", "tcp"
     )
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import msgspec
-from voxpria_routing.decide import decide
-from voxpria_routing.decision import Cause, Decision, Dial, Reject
+from voxpria_routing.decide import decide, refuse
+from voxpria_routing.decision import Cause, Decision, Dial, Fault, Reject
 from voxpria_routing.load import Load, full, server_key, starts_looked_at
 from voxpria_routing.snapshot import Trunk
 from voxpria_routing.table import Table
@@ -38,6 +38,10 @@ class Admission:
         if decision.proven_by is not None:
             self.gatekeeper.take(decision.proven_by)
         return decision
+
+    def refuse(self, invite: messages.Invite, fault: Fault) -> Reject:
+        """Return whose refusal it is that an INVITE got for what is wrong with itself."""
+        return refuse(self._table(), beginnings.question(invite), fault)
 
     def challenges(self, invite: messages.Invite, decision: Decision) -> list[str]:
         """Return the headers that ask for credentials, if the decision is to ask."""

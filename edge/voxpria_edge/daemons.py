@@ -13,6 +13,7 @@ from pathlib import Path
 
 from voxpria_routing.hosts import bracketed
 
+from voxpria_edge.broken import MOST_BYTES
 from voxpria_edge.networks import PRIVATE
 from voxpria_edge.settings import SYSTEM_AUTHORITIES, Settings
 
@@ -41,6 +42,7 @@ def kamailio_command(settings: Settings) -> list[str]:
         "STRANGERS_PER_SECOND": settings.strangers_requests_per_second,
         "PRIVATE_NETWORKS": ",".join(PRIVATE),
         "ALLOWED_FILE": _existing(settings.allowed_file),
+        "MOST_BYTES": MOST_BYTES,
         "CHILDREN": max(2, os.cpu_count() or 2),
     }
     lines = [f'#!substdef "!{name}!{value}!g"' for name, value in values.items()]

@@ -9,7 +9,7 @@ from voxpria_routing.decision import Cause, Dial, Reject
 from voxpria_routing.events import CallEvent
 from voxpria_routing.load import Load
 
-from voxpria_edge import beginnings, consent, endings, messages, verdicts
+from voxpria_edge import beginnings, broken, consent, endings, messages, verdicts
 from voxpria_edge.admission import Admission
 from voxpria_edge.book import Book
 from voxpria_edge.calls import Call
@@ -18,6 +18,7 @@ from voxpria_edge.consent import Consent, SoundOf
 from voxpria_edge.dialling import Dialling
 from voxpria_edge.hanging_up import HangingUp
 from voxpria_edge.kamailio import Evapi
+from voxpria_edge.lately import Lately
 from voxpria_edge.middle import Middle
 from voxpria_edge.strangers import Strangers
 
@@ -25,6 +26,8 @@ _log = structlog.get_logger(__name__)
 
 _INTERVAL_TOO_SMALL = 422
 """RFC 4028 section 6: the caller is to ask again, with the session's length that the answer names."""
+_REPEATED_SECONDS = 32.0
+"""How long an INVITE that is not answered is repeated (RFC 3261 section 17.1.1.2: 64 times T1)."""
 
 
 class Desk:
@@ -48,6 +51,8 @@ class Desk:
         """Gives the sound of an announcement, if there is one."""
         self.strangers = Strangers()
         """Who is refused and is nobody's."""
+        self._broken = Lately(_REPEATED_SECONDS)
+        """What was refused by Kamailio itself, as it came."""
         self._backlog: list[messages.Told] | None = None
         self._live: set[str] = set()
         self._waiting: Waiting[Challenged] = Waiting(self._unanswered)
@@ -109,6 +114,8 @@ class Desk:
         match message:
             case messages.Invite():
                 self._answer(message)
+            case messages.Broken():
+                self.note_broken(message)
             case messages.Tried():
                 self._dialling.try_on(message)
             case messages.Progress():
@@ -160,6 +167,24 @@ class Desk:
             self._kamailio.send(verdicts.dial_middle(invite, decision, call.id, self._middle.place))
             self._admission.let_in(call)
         self._book.remember(invite.id, call, told)
+
+    def note_broken(self, message: messages.Broken) -> None:
+        """Open and end a call that Kamailio has refused by itself, or count it where it is nobody's."""
+        opened = self._of_broken(message)
+        if opened is not None or message.is_kept:
+            self._book.remember(message.id if message.is_kept else None, *(opened or (None, ())))
+
+    def _of_broken(self, message: messages.Broken) -> tuple[Call, list[CallEvent]] | None:
+        if broken.is_no_call(message):
+            return None
+        invite = broken.invite_of(message)
+        decision = self._admission.refuse(invite, broken.fault_of(message))
+        if decision.carrier is None:
+            self.strangers.note(f"{invite.source}:{invite.port}", invite.transport, decision)
+            return None
+        if not self._broken.is_new(f"{message.source} {message.head}"):
+            return None  # repeated, as nothing was answered or the answer was lost
+        return beginnings.opened(invite, decision, self._edge_id)
 
     def _waits(self, invite: messages.Invite, decision: Reject) -> bool:
         return decision.carrier is not None and self._waiting.add(key_of(invite), Challenged(invite, decision))

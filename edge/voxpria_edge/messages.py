@@ -39,6 +39,24 @@ class Invite(msgspec.Struct, frozen=True, tag_field="kind", tag="invite"):
     """Its session description; not there when the question is only remembered (a resend)."""
 
 
+class Broken(msgspec.Struct, frozen=True, tag_field="kind", tag="broken"):
+    """An INVITE that Kamailio has refused by itself; see `voxpria_edge.broken`."""
+
+    id: Id
+    at: At
+    fault: str
+    """Its word for what is wrong."""
+    bytes: int
+    """How long the message is."""
+    source: str
+    port: int
+    transport: str
+    head: str
+    """How it begins, in base64."""
+    is_kept: int
+    """1: from an address that a trunk allows; said again until it is acknowledged."""
+
+
 class Tried(msgspec.Struct, frozen=True, tag_field="kind", tag="tried"):
     """A question: what now, as the trunk's server did not take the call."""
 
@@ -138,7 +156,7 @@ class Resent(msgspec.Struct, frozen=True, tag_field="kind", tag="resent"):
     """That was all that had not been acknowledged."""
 
 
-Told = Invite | Tried | Progress | Answered | Ended | Insecure
+Told = Invite | Broken | Tried | Progress | Answered | Ended | Insecure
 Message = Told | Challenged | Replied | Live | Resent
 
 
@@ -149,17 +167,30 @@ def decode(data: bytes) -> Message:
 
 
 def text(field: str) -> str:
-    """Return what stands in a base64 field; bytes that are no UTF-8 are shown escaped, a missing one is empty."""
+    """Return what stands in a base64 field; bytes that are no UTF-8 are shown escaped, and so is NUL.
+
+    A missing one is empty. PostgreSQL keeps no NUL: a call's record would be lost for one in its Call-ID.
+    """
+    return data(field).decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def data(field: str) -> bytes:
+    """Return the bytes in a base64 field; a missing one is empty."""
     try:
-        return base64.b64decode(field, validate=True).decode(errors="backslashreplace")
+        return base64.b64decode(field, validate=True)
     except ValueError:
-        return ""
+        return b""
+
+
+def base64_of(data: bytes) -> str:
+    """Return bytes as a field of the sender's making comes."""
+    return base64.b64encode(data).decode()
 
 
 def call_of(message: "Message") -> str | None:
     """Return the id of the record of the call that a message is about."""
     match message:
-        case Invite(id=id_, at=at):
+        case Invite(id=id_, at=at) | Broken(id=id_, at=at):
             return record_id(id_, time(at))
         case Resent() | Replied():
             return None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from voxpria_routing import callers, media, numbers, room, targets
 from voxpria_routing.case import Case, same_owner
-from voxpria_routing.decision import Cause, Decision, Invite, Reject
+from voxpria_routing.decision import Cause, Decision, Fault, Invite, Reject
 from voxpria_routing.dialled import readings
 from voxpria_routing.load import IDLE, Load
 from voxpria_routing.snapshot import Number, Trunk
@@ -77,6 +77,46 @@ def connect(table: Table, number: Number, caller: str, load: Load = IDLE) -> Dec
     if carrier is None or agent is None:
         return case.reject(Cause.NO_ROUTE, "The agent's trunk is gone.", mend="Place the call again.", number=number)
     return targets.dial(case, number, carrier, agent, number.e164)
+
+
+def refuse(table: Table, invite: Invite, fault: Fault) -> Reject:
+    """Refuse an INVITE for what is wrong with the message itself.
+
+    Only an address that a trunk allows makes it somebody's, and one that several accounts' trunks allow only together
+    with a number of theirs: a password is not looked at.
+    """
+    case = Case(table, invite, IDLE)
+    known = {trunk.id: trunk for trunk in table.trunks_of_source(case.source)}
+    number, carrier = _refused_of(case, known)
+    if carrier is None:
+        case.note(
+            f"source {case.source}: {'no trunk allows it' if not known else 'trunks of several accounts allow it'}"
+        )
+    else:
+        callers.note_admitted(case, carrier)
+    for line in fault.tried:
+        case.note(line)
+    return case.reject(
+        fault.cause, fault.summary, mend=fault.mend, number=number, carrier=carrier, is_stranger=carrier is None
+    )
+
+
+def _refused_of(case: Case, known: Mapping[str, Trunk]) -> tuple[Number | None, Trunk | None]:
+    """Return the number that was meant, and the trunk that the call came in through, as far as there is one."""
+    held = numbers.dialled(case, list(known.values()))
+    inbound = [number for number in held if number.carrier_trunk_id in known]
+    if inbound:
+        number = numbers.preferred(case, inbound)
+        return number, known[number.carrier_trunk_id]
+    ours = [n for n in case.table.numbers.get(case.caller, ()) if n.agent_trunk_id in known]
+    if ours:
+        case.is_outbound = True
+        number = min(ours, key=lambda n: n.id)
+        return number, known[number.agent_trunk_id or ""]
+    trunks = list(known.values())
+    if not trunks or not all(same_owner(trunk, trunks[0]) for trunk in trunks):
+        return None, None
+    return None, next((trunk for trunk in trunks if trunk.id == case.invite.trunk_hint), trunks[0])
 
 
 def _to_agent(case: Case, number: Number, carrier: Trunk) -> Decision:

@@ -28,6 +28,12 @@ class Cause(StrEnum):
     NO_SNAPSHOT = "no_snapshot"
     OUT_OF_SERVICE = "out_of_service"
     MEDIA_NOT_ACCEPTABLE = "media_not_acceptable"
+    MALFORMED = "malformed"
+    MESSAGE_TOO_LARGE = "message_too_large"
+    TOO_MANY_HOPS = "too_many_hops"
+    NO_SUCH_CALL = "no_such_call"
+    SCHEME_NOT_SUPPORTED = "scheme_not_supported"
+    EXTENSION_NOT_SUPPORTED = "extension_not_supported"
 
 
 SIP_ANSWER: dict[Cause, tuple[int, str]] = {
@@ -45,6 +51,12 @@ SIP_ANSWER: dict[Cause, tuple[int, str]] = {
     Cause.NO_SNAPSHOT: (503, "Service Unavailable"),
     Cause.OUT_OF_SERVICE: (503, "Service Unavailable"),
     Cause.MEDIA_NOT_ACCEPTABLE: (488, "Not Acceptable Here"),
+    Cause.MALFORMED: (400, "Bad Request"),
+    Cause.MESSAGE_TOO_LARGE: (513, "Message Too Large"),
+    Cause.TOO_MANY_HOPS: (483, "Too Many Hops"),
+    Cause.NO_SUCH_CALL: (481, "Call/Transaction Does Not Exist"),
+    Cause.SCHEME_NOT_SUPPORTED: (416, "Unsupported URI Scheme"),
+    Cause.EXTENSION_NOT_SUPPORTED: (420, "Bad Extension"),
 }
 """The response (RFC 3261 section 21) that tells the carrier of each cause."""
 
@@ -65,6 +77,16 @@ class Invite(msgspec.Struct, frozen=True, kw_only=True):
     """Its answer to a challenge of ours, if it brings one."""
     offered: Offered | None = None
     """The media in its session description; None for an INVITE without one."""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with an INVITE that was refused before anything could be decided on it, in plain words."""
+
+    cause: Cause
+    summary: str
+    mend: str
+    tried: tuple[str, ...] = ()
+    """What else stands in it that tells why."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,8 +22,9 @@ class Reading(NamedTuple):
 
 
 def clean(user: str) -> str:
-    """Return the user part without its parameters, unescaped."""
-    return unquote(user.split(";", 1)[0])
+    """Return the user part without its parameters, unescaped; what can't be shown (NUL, controls) is replaced."""
+    plain = unquote(user.split(";", 1)[0])
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in plain)
 
 
 def readings(user: str, countries: Iterable[str] = ()) -> list[Reading]:

@@ -44,6 +44,7 @@ from voxpria_edge.spool import Spool
 from voxpria_edge.status import StatusReporter
 from voxpria_edge.tls import Examiner
 from voxpria_edge.trace import Tracer
+from voxpria_edge.trace.dropped import Dropped
 from voxpria_edge.trace.hep import Address
 from voxpria_edge.tracing import CallSpans
 from voxpria_edge.trunk_news import tell_of_trunks
@@ -100,6 +101,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         stack.callback(recordings.close)
         tracer = _tracer(settings, spool, control_plane)
         book.on_told = tracer.take
+        tracer.on_dropped = Dropped(desk.note_broken).take
         port = await _open_bridges(bridges, settings)
         stack.push_async_callback(bridges.close)
         tracer.is_inner = lambda address: address == (settings.control_address, port)

@@ -4,7 +4,8 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-_SOURCE4, _DESTINATION4, _SOURCE6, _DESTINATION6 = 3, 4, 5, 6
+_PROTOCOL, _SOURCE4, _DESTINATION4, _SOURCE6, _DESTINATION6 = 2, 3, 4, 5, 6
+_UDP = 17
 _SOURCE_PORT, _DESTINATION_PORT, _SECONDS, _MICROSECONDS, _PAYLOAD = 7, 8, 9, 10, 15
 
 Address = tuple[str, int]
@@ -19,6 +20,8 @@ class Mirrored:
     source: Address
     destination: Address
     payload: bytes
+    transport: str = "udp"
+    """What IP carried: `udp` or `tcp`."""
 
 
 def decode(data: bytes) -> Mirrored:
@@ -33,6 +36,7 @@ def decode(data: bytes) -> Mirrored:
             source=(_address(chunks, _SOURCE4, _SOURCE6), _number(chunks[_SOURCE_PORT])),
             destination=(_address(chunks, _DESTINATION4, _DESTINATION6), _number(chunks[_DESTINATION_PORT])),
             payload=chunks[_PAYLOAD],
+            transport="udp" if _number(chunks[_PROTOCOL]) == _UDP else "tcp",
         )
     except KeyError as error:
         raise ValueError(f"a chunk is missing: {error}") from None

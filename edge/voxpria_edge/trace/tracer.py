@@ -18,7 +18,8 @@ from voxpria_edge.backoff import Backoff
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
 from voxpria_edge.spool import Change, Spool
 from voxpria_edge.trace import story
-from voxpria_edge.trace.hep import Address, decode
+from voxpria_edge.trace.dropped import is_dropped
+from voxpria_edge.trace.hep import Address, Mirrored, decode
 from voxpria_edge.trace.redact import redact
 from voxpria_edge.trace.store import MOST_MESSAGES_A_CALL, Due, Store
 from voxpria_edge.trace.story import Seen
@@ -53,6 +54,8 @@ class Tracer:
         self._path, self._listen, self._ours = path, listen, ours
         self.is_inner: Callable[[Address], bool] = lambda _: False
         """Tells addresses inside this edge: what goes between them and Kamailio is no evidence."""
+        self.on_dropped: Callable[[Mirrored], None] = lambda _: None
+        """Hears of INVITEs that came and that Kamailio drops without a word."""
         self._spool, self._control_plane = spool, control_plane
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trace")
         self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
@@ -94,17 +97,22 @@ class Tracer:
             await asyncio.sleep(_EVERY_SECONDS)
             try:
                 while self._waiting or self._told:
-                    await self._do(self._keep_some)
+                    for dropped in await self._do(self._keep_some):
+                        self.on_dropped(dropped)
                 if time.monotonic() - swept_at > _SWEEP_SECONDS:
                     swept_at = time.monotonic()
                     await self._do(lambda: self._store.sweep(time.time()))
             except sqlite3.Error as error:
                 _log.error("the trace's file can't be written", error=str(error))
 
-    def _keep_some(self) -> None:
-        """Keep a few messages and what was told of calls; in the thread, and not for long at a time."""
+    def _keep_some(self) -> list[Mirrored]:
+        """Keep a few messages and what was told of calls; in the thread, and not for long at a time.
+
+        Returns those that Kamailio drops without a word.
+        """
         packets = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
-        found = (seen for seen in map(_seen, packets) if seen is not None)
+        mirrored = [one for one in map(_mirrored, packets) if one is not None]
+        found = (seen for seen in map(_seen, mirrored) if seen is not None)
         messages = [
             (key, seen) for key, seen in found if not (self.is_inner(seen.source) or self.is_inner(seen.destination))
         ]
@@ -125,6 +133,7 @@ class Tracer:
                     self._store.make_due(event.call_id, time.time() + _AFTER_ANSWER_SECONDS, is_over=False)
                 case event:
                     self._store.make_due(event.call_id, time.time() + _AFTER_END_SECONDS, is_over=True)
+        return [one for one in mirrored if self._ours(one.destination) and is_dropped(one.payload)]
 
     async def _hand_over(self) -> None:
         backoff = Backoff(longest_seconds=30)
@@ -178,12 +187,15 @@ class _Intake(asyncio.DatagramProtocol):
         self._waiting.append(data)
 
 
-def _seen(packet: bytes) -> tuple[str, Seen] | None:
-    """Return a mirrored message without its secrets, with its Call-ID; None for what is no SIP message of a call."""
+def _mirrored(packet: bytes) -> Mirrored | None:
     try:
-        mirrored = decode(packet)
+        return decode(packet)
     except ValueError:
         return None
+
+
+def _seen(mirrored: Mirrored) -> tuple[str, Seen] | None:
+    """Return a mirrored message without its secrets, with its Call-ID; None for what is no SIP message of a call."""
     found = _CALL_ID.search(mirrored.payload)
     if found is None or len(mirrored.payload) > _LONGEST_MESSAGE_BYTES:
         return None
