@@ -13,12 +13,12 @@ from voxpria_server.trunks import endpoints as trunks
 from voxpria_server.webhooks import endpoints as webhooks
 
 v1 = APIRouter(prefix="/v1")
-v1.include_router(routing.router)
 v1.include_router(trunks.router)
 v1.include_router(numbers.trunk_router)
+v1.include_router(routing.router)
 v1.include_router(numbers.router)
-v1.include_router(numbers.agent_router)
 v1.include_router(agents.router)
+v1.include_router(numbers.agent_router)
 v1.include_router(calls.router)
 v1.include_router(webhooks.router)
 

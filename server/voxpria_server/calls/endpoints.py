@@ -76,6 +76,12 @@ async def place_call(caller: Writer, conn: Connection, links: Links, body: schem
     return schemas.placed(queued, placing.expires_at(queued))
 
 
+@router.get("/calls/{call_id}", response_model=schemas.CallFull, responses=raises("call_not_found"))
+async def get_call(caller: Reader, database: DatabasePart, links: Links, call_id: str) -> Response:
+    """Return a call with what was measured and what happened."""
+    return encode(schemas.full(links, await service.get(database, caller, call_id)))
+
+
 @router.get("/calls/{call_id}/trace", responses=raises("call_not_found"))
 async def get_trace(caller: Reader, database: DatabasePart, traces: Traces, call_id: str) -> schemas.CallTrace:
     """Return every SIP message of a call, on all its legs, with the decision that was made and where the time went.
@@ -98,12 +104,6 @@ async def get_capture(caller: Reader, database: DatabasePart, traces: Traces, ca
         raise NotFoundError("No SIP messages of this call are kept.", code="trace_not_found")
     headers = {"Content-Disposition": f'attachment; filename="{call_id}.pcap"', "Cache-Control": "private, no-store"}
     return Response(pcap.capture(trace.messages), media_type="application/vnd.tcpdump.pcap", headers=headers)
-
-
-@router.get("/calls/{call_id}", response_model=schemas.CallFull, responses=raises("call_not_found"))
-async def get_call(caller: Reader, database: DatabasePart, links: Links, call_id: str) -> Response:
-    """Return a call with what was measured and what happened."""
-    return encode(schemas.full(links, await service.get(database, caller, call_id)))
 
 
 @router.post(

@@ -131,7 +131,8 @@ def curl(base_url: str, path: str, method: str, body: object = None, *, is_keyed
 def _group(tag: str, base_url: str) -> Iterator[Json]:
     everything = ((path, method, one) for path, item in document()["paths"].items() for method, one in item.items())
     mine = [(path, method.upper(), one) for path, method, one in everything if tag in one["tags"]]
-    for path, method, operation in sorted(mine, key=lambda each: (each[0], _ORDER.index(each[1]))):
+    places = list(document()["paths"])
+    for path, method, operation in sorted(mine, key=lambda each: (places.index(each[0]), _ORDER.index(each[1]))):
         yield _operation(base_url, path, method, operation)
 
 
