@@ -1,4 +1,7 @@
-"""A trunk's server that challenges with digests which SIPp does not know (RFC 8760), and answers calls. UDP."""
+"""A trunk's server that challenges with digests which SIPp does not know (RFC 8760), and answers calls. UDP.
+
+It takes a CANCEL or an ACK for what it belongs to by its Via branch alone (RFC 3261 section 17.2.3), as SIPp does not.
+"""
 
 import contextlib
 import hashlib
@@ -16,8 +19,9 @@ _ECHOED = ("via", "from", "call-id", "cseq", "record-route")
 class Challenger:
     """What it got: the requests, oldest first."""
 
-    def __init__(self, address: str, port: int, algorithms: Sequence[str]) -> None:
+    def __init__(self, address: str, port: int, algorithms: Sequence[str], answer: str) -> None:
         self.requests: list[str] = []
+        self._final = answer
         self._algorithms = algorithms
         self._address = (address, port)
         self._socket = socket.socket(type=socket.SOCK_DGRAM)
@@ -31,7 +35,7 @@ class Challenger:
                 if not data:
                     return
                 self.requests.append(data.decode())
-                if answer := self._answer(self.requests[-1]):
+                for answer in self._answers(self.requests[-1]):
                     self._socket.sendto(answer.encode(), sender)
 
     def stop(self) -> None:
@@ -46,18 +50,28 @@ class Challenger:
         """Return the requests of a method, none of them twice."""
         return list(dict.fromkeys(request for request in self.requests if request.startswith(f"{method} ")))
 
-    def _answer(self, request: str) -> str:
+    def _answers(self, request: str) -> list[str]:
         method = request.partition(" ")[0]
         if method == "ACK":
-            return ""
-        if method != "INVITE" or self._is_authorized(request):
-            has_body = method == "INVITE"
-            return self._response(request, "200 OK", [], _SDP.format(self._address[0]) if has_body else "")
+            return []
+        if method == "CANCEL":
+            invite = next((invite for invite in self.of("INVITE") if branch(invite) == branch(request)), None)
+            if invite is None:
+                return [self._response(request, "481 Call/Transaction Does Not Exist", [], "")]
+            return [
+                self._response(request, "200 OK", [], ""),
+                self._response(invite, "487 Request Terminated", [], ""),
+            ]
+        if method != "INVITE":
+            return [self._response(request, "200 OK", [], "")]
+        if self._is_authorized(request):
+            has_body = self._final.startswith("200")
+            return [self._response(request, self._final, [], _SDP.format(self._address[0]) if has_body else "")]
         asked = [
             f'WWW-Authenticate: Digest realm="{REALM}", nonce="{NONCE}", qop="auth", algorithm={algorithm}'
             for algorithm in self._algorithms
         ]
-        return self._response(request, "401 Unauthorized", asked, "")
+        return [self._response(request, "401 Unauthorized", asked, "")]
 
     def _is_authorized(self, request: str) -> bool:
         sent = re.search(r"^Authorization: Digest (.*)\r$", request, re.M)
@@ -83,10 +97,16 @@ class Challenger:
         return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body])
 
 
+def branch(request: str) -> str:
+    """Return the branch of a request's topmost Via."""
+    found = re.search(r"^Via:.*?branch=([^;,\s]+)", request, re.M)
+    return found[1] if found else ""
+
+
 @contextlib.contextmanager
-def challenger(address: str, port: int, algorithms: Sequence[str]) -> Iterator[Challenger]:
-    """Run one until the way out."""
-    server = Challenger(address, port, algorithms)
+def challenger(address: str, port: int, algorithms: Sequence[str], answer: str = "200 OK") -> Iterator[Challenger]:
+    """Run one until the way out; `answer` is what an INVITE with the right credentials gets."""
+    server = Challenger(address, port, algorithms, answer)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from challenger import PASSWORD, USER, challenger
+from challenger import PASSWORD, USER, branch, challenger
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import sipp
@@ -42,6 +42,42 @@ def test_the_best_digest_that_is_asked_for_is_shown(
     call = edge.ended_call(carrier.sip_call_id)
     assert call.ended is not None
     assert call.ended.cause == "hangup"
+
+
+@pytest.mark.parametrize(
+    ("answer", "scenario", "method", "cause"),
+    [
+        ("180 Ringing", "carrier_cancels_while_it_rings", "CANCEL", "canceled"),
+        ("486 Busy Here", "carrier_is_refused", "ACK", "rejected"),
+    ],
+)
+def test_what_follows_belongs_to_the_invite_with_credentials(
+    edge: RunningEdge,
+    number: str,
+    agent_port: int,
+    folder: Path,
+    answer: str,
+    scenario: str,
+    method: str,
+    cause: str,
+) -> None:
+    """RFC 3261 sections 9.1 and 17.1.1.3: CANCEL, and the ACK of a refusal, have its branch and its CSeq number."""
+    trunk = guarded(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with (
+        challenger(AGENT, agent_port, ["SHA-256"], answer) as server,
+        sipp(scenario, folder, address=CARRIER, to=to, number=number) as carrier,
+    ):
+        carrier.wait()
+        until("the last ACK is there", lambda: len(server.of("ACK")) == 2)
+    invite, follower = server.of("INVITE")[-1], server.of(method)[-1]
+    assert (branch(follower), cseq(follower)) == (branch(invite), cseq(invite))
+    assert (branch(server.of("ACK")[-1]), cseq(server.of("ACK")[-1])) == (branch(invite), cseq(invite))
+    assert not any("P-K-" in request for request in server.requests)
+    call = edge.ended_call(carrier.sip_call_id)
+    assert call.ended is not None
+    assert call.ended.cause == cause
 
 
 @pytest.mark.parametrize(
