@@ -3,8 +3,10 @@
 import contextlib
 import wave
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,9 +18,11 @@ from sipp_tool import Sipp, header, sipp
 from test_media import SUITE, SUITES, hear_each_other, offer_to
 from test_placed_calls import busy, order
 from voxpria_edge.announcements import name_of
+from voxpria_routing.decision import Explanation
 from voxpria_routing.edge_api import HangUp
-from voxpria_routing.events import Answered, Recorded, RecordingFailed
+from voxpria_routing.events import Answered, Attempted, Recorded, RecordingFailed, Timed
 from voxpria_routing.snapshot import Announcement, Number
+from voxpria_routing.trace import Trace
 
 SHORT = Announcement(text="This call is recorded.", language="en-US")
 LONG = Announcement(text="This call is recorded, and it takes us a very long time to tell you so. " * 4, language="en")
@@ -284,3 +288,125 @@ def test_an_agent_process_that_is_killed_meanwhile_leaves_no_call_open(
     assert end is not None
     assert (end.cause, end.by) == ("lost", "edge")
     until("the edge is up again", edge.is_up, 60)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the control plane has of a call whose first trunk's server did not take it."""
+
+    kinds: list[str]
+    explanation: Explanation
+    attempts: list[tuple[str, str, str, int, str, str | None]]
+    answered_by: str | None
+    end: tuple[str, str, int]
+    timed: list[str]
+    agents_messages: list[tuple[str, str]]
+    """What went to and from trunks' servers: first words, and to whom; however often it was repeated."""
+
+
+def failed_over(edge: RunningEdge, number: str, folder: Path, announcement: Announcement | None) -> Told:
+    """Have a carrier call in through a trunk with this announcement, to a first server that fails and a second."""
+    folder.mkdir()
+    (folder / "second").mkdir()
+    ports = free_port(), free_port()
+    policy = {"is_recorded": True, "announcement": announcement}
+    carrier = trunk_to(1, id=f"trunk_c_{number[1:]}", name="Carrier", **policy)
+    second = trunk_to(ports[1], id=f"trunk_b_{number[1:]}", name="Second", provider="elevenlabs", allowed_addresses=())
+    first = trunk_to(
+        ports[0],
+        id=f"trunk_a_{number[1:]}",
+        name="First",
+        provider="elevenlabs",
+        allowed_addresses=(),
+        failover_trunk_ids=(second.id,),
+    )
+    edge.route([carrier, first, second], [number_on(carrier, number, agent_trunk_id=first.id)])
+    if announcement:
+        sound_of(edge, announcement)
+    to = (edge.address, edge.sip_port)
+    with (
+        sipp("agent_refuses", folder, address=AGENT, port=ports[0]) as refusing,
+        sipp("agent_answers_and_hangs_up", folder / "second", address=AGENT, port=ports[1]) as answering,
+        sipp("carrier_is_hung_up_on", folder, address=CARRIER, to=to, number=number) as calling,
+    ):
+        for side in (calling, refusing, answering):
+            side.wait()
+    call = edge.ended_call(calling.sip_call_id)
+    timed = until("it is timed", lambda: event(edge.ended_call(calling.sip_call_id), Timed))
+    trace = until("the whole trace", lambda: _whole(edge, call.id))
+    answered, end = event(call, Answered), call.ended
+    assert isinstance(answered, Answered)
+    assert isinstance(timed, Timed)
+    assert end is not None
+    places = {f"{AGENT}:{port}": name for port, name in zip(ports, ("first", "second"), strict=True)}
+    tries = [each for each in call.events if isinstance(each, Attempted)]
+    parts = ("post_dial_delay_ms", "edge_ms", "agent_ringing_ms", "agent_answer_ms", "carrier_ack_ms")
+    return Told(
+        kinds=sorted(kind for kind in call.kinds if kind in ("invited", "attempted", "ringing", "answered", "ended")),
+        explanation=_without(call.invited.explanation, places),
+        attempts=[
+            (
+                each.trunk_id,
+                places[each.server.partition("/")[0]],
+                each.cause,
+                each.sip_code,
+                each.sip_reason,
+                each.detail,
+            )
+            for each in tries
+        ],
+        answered_by=answered.trunk_id,
+        end=(end.cause, end.by, end.sip_code),
+        timed=[part for part in parts if getattr(timed, part) is not None],
+        agents_messages=sorted(
+            {
+                (_first_words(message.text), place)
+                for message in trace.messages
+                for place in (places.get(message.source) or places.get(message.destination),)
+                if place and message.leg == "agent"
+            }
+        ),
+    )
+
+
+def _without(explanation: Explanation, places: dict[str, str]) -> Explanation:
+    """Return an explanation with servers by what they are in the test, and not by their ports."""
+    text = msgspec.json.encode(explanation).decode()
+    for address, place in places.items():
+        text = text.replace(address, place)
+    return msgspec.json.decode(text, type=Explanation)
+
+
+def _first_words(text: str) -> str:
+    words = text.split()
+    return f"{words[1]} {header(text.replace(chr(13), ''), 'CSeq')}" if words[0] == "SIP/2.0" else words[0]
+
+
+def _whole(edge: RunningEdge, call_id: str) -> Trace | None:
+    byes = {"carrier", "agent"}
+    return next(
+        (
+            trace
+            for trace in edge.control_plane.traces.get(call_id, [])
+            if {m.leg for m in trace.messages if m.text.startswith("BYE ")} == byes
+            and {
+                m.leg
+                for m in trace.messages
+                if "BYE" in header(m.text.replace("\r", ""), "CSeq") and m.text[:3] == "SIP"
+            }
+            == byes
+        ),
+        None,
+    )
+
+
+def test_another_trunk_takes_an_announced_call_and_all_is_told_as_of_a_plain_one(
+    edge: RunningEdge, number: str, folder: Path
+) -> None:
+    plain = failed_over(edge, number, folder / "plain", None)
+    announced = failed_over(edge, number, folder / "announced", SHORT)
+    assert announced == plain
+    [tried] = announced.attempts
+    assert tried[:4] == (f"trunk_a_{number[1:]}", "first", "rejected", 503)
+    assert announced.answered_by == f"trunk_b_{number[1:]}"
+    assert announced.end == ("hangup", "agent", 200)

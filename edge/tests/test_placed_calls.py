@@ -1,6 +1,7 @@
 """Calls that the API places: the callee first, then the agent, and one media session between them."""
 
 import itertools
+import re
 import signal
 import sqlite3
 import time
@@ -14,6 +15,7 @@ from sipp_tool import SCENARIOS, Sipp, body, header, sipp
 from udp_front import is_options, udp_front
 from voxpria_edge.ids import _base32
 from voxpria_routing.edge_api import HangUp, Place
+from voxpria_routing.events import Answered, Attempted
 from voxpria_routing.snapshot import Number
 
 from tests.ports import free_port
@@ -217,6 +219,44 @@ def test_an_agents_server_that_fails_call_after_call_is_passed_over(
         else:
             pytest.fail("every call was tried there")
     assert count > 5
+
+
+@pytest.mark.parametrize("side", ["callee", "agent"])
+def test_another_trunk_stands_in_on_either_side_and_is_offered_what_it_wants(
+    edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path, side: str
+) -> None:
+    other_port = free_port()
+    other = trunk_to(other_port, id=f"trunk_other_{number[1:]}", name="The other", codecs=("PCMA",))
+    stood_in_for = {"failover_trunk_ids": (other.id,)}
+    carrier = trunk_to(
+        callee_port, id=f"trunk_carrier_{number[1:]}", name="Carrier", **(stood_in_for if side == "callee" else {})
+    )
+    agent_trunk = trunk_to(
+        agent_port, id=f"trunk_agent_{number[1:]}", name="Agent", **(stood_in_for if side == "agent" else {})
+    )
+    held = number_on(carrier, number, agent_trunk_id=agent_trunk.id)
+    edge.route([carrier, agent_trunk, other], [held])
+    for name in ("refusing", "taking"):
+        (folder / name).mkdir()
+    first_port, unchanged_port = (callee_port, agent_port) if side == "callee" else (agent_port, callee_port)
+    with (
+        sipp("agent_refuses", folder / "refusing", address=AGENT, port=first_port) as refusing,
+        sipp("agent_answers_and_hangs_up", folder / "taking", address=AGENT, port=other_port) as taking,
+        sipp("agent_answers", folder, address=AGENT, port=unchanged_port) as unchanged,
+    ):
+        wanted = order(edge, held)
+        for each in (refusing, taking, unchanged):
+            each.wait()
+    call = ended(edge, wanted.call_id)
+    [tried] = [event for event in call.events if isinstance(event, Attempted)]
+    first = carrier if side == "callee" else agent_trunk
+    assert (tried.trunk_id, tried.cause, tried.sip_code) == (first.id, "rejected", 503)
+    [answered] = [event for event in call.events if isinstance(event, Answered)]
+    assert answered.trunk_id == (other.id if side == "callee" else carrier.id)
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by) == ("hangup", "caller" if side == "callee" else "agent")
+    [offer] = {body(m) for m in taking.received if m.startswith("INVITE")}
+    assert re.findall(r"^m=audio \d+ RTP/AVP (\d+)", offer, re.M) == ["8"]
 
 
 def test_max_duration_ends_both_halves_once(

@@ -61,30 +61,30 @@ class Admission:
         self.traffic.hold(call.id, call.keys)
         self.traffic.start(call.keys)
 
-    def next_decision(self, call: Call, decision: Dial) -> Dial | None:
-        """Return the decision with the trunk that takes the call next right behind where it is; None if none does.
+    def next_decision(self, record: str, decision: Dial, at_trunk: int) -> Dial | None:
+        """Return the decision with the trunk to try next right behind the one that a call, or a half, is at; or None.
 
         Servers that are down come last, also those that have gone down since the decision.
         """
         load = self.load()
-        tried, left = decision.targets[: call.at_trunk + 1], decision.targets[call.at_trunk + 1 :]
-        ready = [target for target in left if self._has_room(call, target, load)]
+        tried, left = decision.targets[: at_trunk + 1], decision.targets[at_trunk + 1 :]
+        ready = [target for target in left if self._has_room(record, target, load)]
         for chosen in sorted(ready, key=lambda target: server_key(target) in load.down)[:1]:
             others = [target for target in left if target is not chosen]
             return msgspec.structs.replace(decision, targets=(*tried, chosen, *others))
         return None
 
-    def _has_room(self, call: Call, target: Trunk, load: Load) -> bool:
+    def _has_room(self, record: str, target: Trunk, load: Load) -> bool:
         if server_key(target) in load.tried_enough:
             return False
-        return self._is_counted(call, target) or full(load, target.id, None, target.max_calls_per_second) is None
+        return self._is_counted(record, target) or full(load, target.id, None, target.max_calls_per_second) is None
 
-    def _is_counted(self, call: Call, target: Trunk) -> bool:
+    def _is_counted(self, record: str, target: Trunk) -> bool:
         """Tell whether the call still takes its place in the rate of a trunk that stood by for it.
 
         Within one window of the rate it may begin there a little later than it was counted, and no window overflows.
         """
-        rate, began_at = target.max_calls_per_second, self._began_at.get(call.id)
+        rate, began_at = target.max_calls_per_second, self._began_at.get(record)
         if rate is None or began_at is None:
             return False
         return self.traffic.load({}).now_seconds - began_at < starts_looked_at(rate) / rate
@@ -94,15 +94,14 @@ class Admission:
         self.traffic.hold(call.id, call.keys)
         self._take_back(call.id, [target.id])
         self.traffic.start([target.id])
-        self.breakers.dialled(server_key(target), call.id)
 
     def rang(self, record: str, target: Trunk) -> None:
         """Note that a call, or the agent's half of one, rings."""
         self.breakers.rang(server_key(target), record)
 
-    def half_is_dialled(self, half: Half) -> None:
-        """Note that the agent's half of a call that we place goes to a server."""
-        self.breakers.dialled(server_key(half.target), half.record)
+    def dialled(self, record: str, target: Trunk) -> None:
+        """Note that a call, or a half of one, goes to a server."""
+        self.breakers.dialled(server_key(target), record)
 
     def half_is_answered(self, half: Half) -> None:
         """Note that the server took it."""

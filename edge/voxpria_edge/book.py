@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from voxpria_routing.events import CallEvent, EndCause, Ended, Side
 
-from voxpria_edge import endings
+from voxpria_edge import calls, endings
 from voxpria_edge.background import Background
 from voxpria_edge.calls import Call
 from voxpria_edge.kamailio import Rpc, RpcError
@@ -107,7 +107,8 @@ class Book:
         call = self.open_call(changed.id)
         if call is not None:
             ours = {name: getattr(changed, name) for name in ("bridge", "is_captured", "unrecorded", "spoken")}
-            self.remember(None, msgspec.structs.replace(call, **ours), [])
+            kept = msgspec.structs.replace(call, **ours)
+            self.remember(None, kept, calls.connected(call, kept))
 
     def fail_placed(self, call_id: str, cause: EndCause, detail: str) -> None:
         """Note why a call that we placed came to nothing, where that is not Kamailio's to tell."""

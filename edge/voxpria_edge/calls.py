@@ -90,7 +90,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if self.ended_at is not None:
             return ()
         held = self.trunk_ids[self.at_trunk :]
-        return tuple(dict.fromkeys([*self.holds, *(held[:1] if self.answered_at else held)]))
+        return tuple(dict.fromkeys([*self.holds, *(held[:1] if self.is_connected else held)]))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a trunk's server has taken it: of a call that we answered first, the agent's."""
+        awaits_agent = self.bridge is not None and self.bridge.tag != "" and self.bridge.agent is None
+        return self.answered_at is not None and not awaits_agent
 
     @property
     def trunk_id(self) -> str | None:
@@ -113,12 +119,27 @@ def answered(call: Call, message: messages.Answered) -> tuple[Call, list[events.
     """Return the answered call, and what is reported; nothing the second time (a repeated 200)."""
     if call.answered_at is not None or call.ended_at is not None:
         return call, []
-    at = messages.time(message.at)
-    event = events.Answered(
+    call = msgspec.structs.replace(call, answered_at=messages.time(message.at))
+    return call, [answer_of(call)] if call.is_connected else []
+
+
+def connected(before: Call, call: Call) -> list[events.CallEvent]:
+    """Return what is reported of a call that we answered first, once its agent's server has taken it."""
+    return [answer_of(call)] if call.is_connected and not before.is_connected else []
+
+
+def answer_of(call: Call) -> events.Answered:
+    """Return what the answer of an answered call is reported as."""
+    assert call.answered_at is not None
+    return events.Answered(
         id=event_id(call.id, "answered"),
         call_id=call.id,
-        at=at,
+        at=call.answered_at,
         recording=call.is_captured,
-        trunk_id=call.trunk_id,
+        trunk_id=call.trunk_id if call.is_connected else None,
     )
-    return msgspec.structs.replace(call, answered_at=at), [event]
+
+
+def call_of(record: str) -> str:
+    """Return the id of the call that a record of Kamailio's is of: its own, or that of one of its halves."""
+    return record.partition(".")[0]

@@ -66,10 +66,9 @@ class Dialling:
             invite, half.decision, half.at_trunk, half.record, half.call_id, half.variables, self._guard
         )
         self._send(command, half.target)
+        self._admission.dialled(half.record, half.target)
         call = self._book.calls.get(half.record)
-        if call is None:
-            self._admission.half_is_dialled(half)
-        else:
+        if call is not None:
             call = msgspec.structs.replace(call, asked=f"{invite.index}:{invite.label}", cseq=invite.cseq)
         self._book.remember(invite.id, call, [])
 
@@ -87,7 +86,13 @@ class Dialling:
             self._admission.rang(call.id, decision.targets[call.at_trunk])
         elif half is not None:
             self._admission.rang(record, half.target)
-        self._book.remember(message.id, call, calls.rang(call, message) if call else [])
+        rings = call or self._answered_first(record)
+        self._book.remember(message.id, rings, calls.rang(rings, message) if rings else [])
+
+    def _answered_first(self, record: str) -> Call | None:
+        """Return the call whose agent's half has this record, if it came in and we have answered it."""
+        call = self._book.calls.get(calls.call_of(record))
+        return call if call is not None and not call.is_outbound else None
 
     def note_answer(self, message: messages.Answered) -> None:
         """Note that a server took the call, or the agent's half of one."""
@@ -107,10 +112,11 @@ class Dialling:
     def try_on(self, message: messages.Tried) -> None:
         """Go on to the next trunk after one whose server did not take the call, or give the call up."""
         record = messages.text(message.record)
-        call, half = self._book.calls.get(record), self._middle.half(record)
-        if half is not None and call is None:
-            half.cause = message.cause
-            self._admission.failed(half.record, half.target, message)
+        half = self._middle.half(record)
+        if half is not None:
+            self._try_half(message, half)
+            return
+        call = self._book.calls.get(record)
         decision = self._dialled.get(call.id) if call else None
         if call is None or call.ended_at is not None or decision is None:
             self._kamailio.send(verdicts.give_up(message))
@@ -119,31 +125,57 @@ class Dialling:
             return
         target = decision.targets[call.at_trunk]
         self._admission.failed(call.id, target, message)
-        following = self._admission.next_decision(call, decision) if endings.goes_elsewhere(message) else None
+        following = self._following(message, call.id, decision, call.at_trunk)
         if following is None:
             self._kamailio.send(verdicts.give_up(message))
             self._admission.traffic.hold(call.id, ())
         else:
-            self._go_on(message, call, following, half)
-        self._background.begin(self._explain(message, call, target, goes_on=following is not None))
+            moved = self._move_on(call, following)
+            next_target = following.targets[moved.at_trunk]
+            self._send(verdicts.dial(message, following, moved.at_trunk, call.id, self._guard), next_target)
+            self._admission.dialled(call.id, next_target)
+        self._background.begin(self._explain(message, call, target, is_over=following is None))
 
-    def _go_on(self, message: messages.Tried, call: Call, following: Dial, half: Half | None) -> None:
-        moved = calls.at_next_trunk(call, following)
-        if half is not None:
-            half.decision, half.at_trunk = following, moved.at_trunk
-        target = following.targets[moved.at_trunk]
-        self._send(verdicts.dial(message, following, moved.at_trunk, call.id, self._guard), target)
-        self._dialled[call.id], self._book.calls[call.id] = following, moved
-        self._admission.moved_on(moved, target)
+    def _try_half(self, message: messages.Tried, half: Half) -> None:
+        """Say which trunk a half goes to after one whose server did not take it: who is in the middle dials that."""
+        call = self._book.open_call(half.call_id)
+        half.cause = message.cause
+        self._admission.failed(half.record, half.target, message)
+        self._kamailio.send(verdicts.give_up(message))
+        if call is None or half.is_offered_more(message.code):
+            self._book.remember(message.id, None, [])
+            return
+        half.following = self._following(message, half.record, half.decision, half.at_trunk)
+        is_calls_own = half.decision.is_outbound == call.is_outbound
+        if half.following is not None and is_calls_own:
+            self._move_on(call, half.following)
+        if half.following is None and half.record != call.id:
+            self._book.remember(message.id, None, [])  # who is in the middle says why there is no call
+            return
+        tried = None if is_calls_own else half.record
+        self._background.begin(self._explain(message, call, half.target, tried, is_over=half.following is None))
 
-    async def _explain(self, message: messages.Tried, call: Call, target: Trunk, *, goes_on: bool) -> None:
+    def _following(self, message: messages.Tried, record: str, decision: Dial, at_trunk: int) -> Dial | None:
+        return self._admission.next_decision(record, decision, at_trunk) if endings.goes_elsewhere(message) else None
+
+    def _move_on(self, call: Call, following: Dial) -> Call:
+        """Have a call be at the next of the trunks that it may go to."""
+        moved = self._book.calls[call.id] = calls.at_next_trunk(call, following)
+        if call.id in self._dialled:
+            self._dialled[call.id] = following
+        self._admission.moved_on(moved, following.targets[moved.at_trunk])
+        return moved
+
+    async def _explain(
+        self, message: messages.Tried, call: Call, target: Trunk, half: str | None = None, *, is_over: bool
+    ) -> None:
         """Report a try that came to nothing; the caller has its answer meanwhile."""
         detail = await self._diagnose(target) if message.cause == "unreachable" else None
         now = self._book.calls.get(call.id, call)
-        if goes_on:
-            self._book.remember(message.id, now, endings.moved_on(call, message, target, detail))
-        else:
+        if is_over:
             self._book.remember(message.id, *endings.given_up(now, message, detail))
+        else:
+            self._book.remember(message.id, now, endings.moved_on(call, message, target, half, detail))
 
     def set_aside(self, call: Call) -> None:
         """Count nothing for a call that is about to be judged anew."""

@@ -8,7 +8,7 @@ from voxpria_routing import events
 from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge import messages, verdicts
-from voxpria_edge.calls import Call
+from voxpria_edge.calls import Call, answer_of
 from voxpria_edge.ids import event_id
 
 _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
@@ -58,11 +58,16 @@ def is_failure_of_server(message: messages.Tried) -> bool:
     return message.cause == "unreachable" or (message.cause == "rejected" and 500 <= message.code < 600)
 
 
-def moved_on(call: Call, message: messages.Tried, target: Trunk, detail: str | None) -> list[events.CallEvent]:
-    """Return what is reported of a try at `target` that came to nothing, while another follows."""
+def moved_on(
+    call: Call, message: messages.Tried, target: Trunk, half: str | None, detail: str | None
+) -> list[events.CallEvent]:
+    """Return what is reported of a try at `target` that came to nothing, while another follows.
+
+    `half` is the record of the agent's half of a call that we place; None where it is the call itself that is tried.
+    """
     cause, words = _cause(call, message)
     event = events.Attempted(
-        id=event_id(call.id, f"attempted {call.at_trunk}"),
+        id=event_id(call.id, f"attempted {call.at_trunk if half is None else half}"),
         call_id=call.id,
         at=messages.time(message.at),
         trunk_id=target.id,
@@ -99,7 +104,8 @@ def end(
         sip_reason=reason,
         detail=detail,
     )
-    return msgspec.structs.replace(call, ended_at=at), [event]
+    untold = [answer_of(call)] if call.answered_at is not None and not call.is_connected else []
+    return msgspec.structs.replace(call, ended_at=at), [*untold, event]
 
 
 def cut_off(call: Call, message: messages.Insecure) -> tuple[Call, list[events.CallEvent]]:

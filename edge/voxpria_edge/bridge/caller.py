@@ -38,31 +38,30 @@ class Caller:
         """Return the half that is being dialled and has this record."""
         return next((half for half in self._halves.values() if half.record == record), None)
 
-    async def invite(self, request: Request, half: Half, ended: asyncio.Event) -> tuple[Dialog, str] | None:
-        """Return the dialog and the session description that an INVITE got, or None if it got none.
+    async def invite(self, request: Request, half: Half, ended: asyncio.Event) -> bool:
+        """Send a half's INVITE, and put down in the half what comes of it; True if it is taken.
 
-        It is cancelled if `ended` is set before. `half.code` is that of its final answer. Raises OSError,
-        MalformedError.
+        It is cancelled, or what it has opened is ended, if `ended` is set before. Raises OSError, MalformedError.
         """
         key = request.call_id, request.sender.tag or ""
         flow = await self._flow()
         self._halves[key] = half
         transaction = self._endpoint.send(request, flow)
         try:
-            response = await self._final(transaction, ended)
+            half.answer = await self._final(transaction, ended)
         finally:
             del self._halves[key]
             self._on_over(half)
-        half.code = response.status if response else 0
-        if response is None or not response.is_success:
-            return None
-        dialog = Dialog.of_caller(request, response)
+        if half.answer is None or not half.answer.is_success:
+            return False
+        dialog = Dialog.of_caller(request, half.answer)
         ack = self._endpoint.send_ack(dialog.ack(1), flow)
         transaction.resend_ack = lambda: flow.send(ack)
         if ended.is_set():
             await self.bye(dialog)
-            return None
-        return dialog, response.body.decode(errors="replace")
+            return False
+        half.dialog = dialog
+        return True
 
     async def _final(self, transaction: ClientTransaction, ended: asyncio.Event) -> Response | None:
         """Wait for the final answer; cancel if the call ends before."""

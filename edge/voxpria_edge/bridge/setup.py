@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,8 @@ from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.half import Half
 from voxpria_edge.bridge.own_sdp import own_answer, own_offer
 from voxpria_edge.bridge.side import ALLOW
-from voxpria_edge.calls import AGENT_TAG, Call, Spoken
+from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Call, Spoken
+from voxpria_edge.negotiation import Media
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 
 _log = structlog.get_logger(__name__)
@@ -36,8 +37,6 @@ _ACK_SECONDS = 5
 Problem = tuple[EndCause, str]
 """Why there is no call: a cause of its end, and a sentence."""
 _INSECURE: Problem = ("insecure_media", "It answered without SRTP.")
-_SPEAKS_OTHERWISE = {415, 488, 606}
-"""Answers of a server that may speak something that was not offered yet."""
 _OF_ONE_INVITE = frozenset(
     (
         *("content-type", "require", "proxy-require", "session-expires", "min-se", "authorization"),
@@ -46,7 +45,6 @@ _OF_ONE_INVITE = frozenset(
 )
 """Headers of a caller's INVITE that the agent's does not take along besides: what they ask for we have dealt with."""
 _TAG = re.compile(r";\s*tag=[^;]*", re.I)
-_GOES_ELSEWHERE = {408, 480, *range(500, 600)}
 
 
 @dataclass(frozen=True)
@@ -77,30 +75,21 @@ class SetUp:
         self, order: Place, decision: Dial, sound: Path | None, connect: Callable[[], Dial | str]
     ) -> Problem | None:
         """Call the callee, have it told what is to be said, and call the agent."""
-        call, bridged = self._call, self._bridged
-        flags = negotiation.media(decision, decision.target, is_captured=call.is_captured)
-        bridged.change(flags=flags.to_agent, answer_flags=flags.answer)
         ours = own_offer(self._address, codecs_of_caller(decision.carrier, is_outbound=True))
-        offer = await self._rtpengine.offer(call.id, bridged.our_tag, None, ours, flags.to_agent)
-        half = Half(call.id, call.id, decision, 0)
-        request = self._request(bridged.our_tag, self._sender(order.from_), order.to, offer)
-        callee = await self._caller.invite(request, half, bridged.ended)
-        if callee is None:
-            return None  # Kamailio has told how it went
-        dialog, answer = callee
-        if _is_insecure(half.target, answer):
-            await self._caller.bye(dialog)
-            return _INSECURE
-        bridged.change(callee=dialog, callee_sdp=answer, is_callee_secure=_is_secure(half.target))
-        bridged.take(dialog, "callee")
-        await self._rtpengine.answer(call.id, bridged.our_tag, dialog.remote_tag, answer, flags.answer)
+        callee = await self._call_callee(decision, ours)
+        if not isinstance(callee, Half):
+            return callee
+        assert callee.dialog is not None
+        flags = self._bridged.bridge.answer_flags
+        our_tag, callee_tag = self._bridged.our_tag, callee.dialog.remote_tag
+        await self._rtpengine.answer(self._call.id, our_tag, callee_tag, callee.description, flags)
         if sound is not None:
             await self._speak(sound)
         found = connect()
         if isinstance(found, str):
             return "refused", found
         to_agent = _ToAgent(self._sender(order.to), order.from_, order.variables)
-        return await self._connect(msgspec.structs.replace(found, offered=sdp.offered(answer)), to_agent)
+        return await self._connect(msgspec.structs.replace(found, offered=sdp.offered(callee.description)), to_agent)
 
     async def receive(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
         """Answer a caller, have it told what is to be said, and call the agent."""
@@ -150,46 +139,76 @@ class SetUp:
             await self._rtpengine.stop_recording(self._call.id)
 
     async def _connect(self, decision: Dial, to_agent: _ToAgent) -> Problem | None:
-        """Call the agent: its trunk, and where that does not take the call, what stands in for it."""
-        if self._bridged.ended.is_set():
-            return None
-        for place in range(len(decision.targets)):
-            half = Half(self._call.id, f"{self._call.id}.{place}", decision, place, to_agent.variables)
-            agent = await self._call_agent(half, to_agent)
-            if self._bridged.ended.is_set():
-                return None
-            if agent is not None and _is_insecure(half.target, agent[1]):
-                await self._caller.bye(agent[0])
-                return _INSECURE
-            if agent is not None:
-                self._bridged.change(is_agent_secure=_is_secure(half.target))
-                await self._bridged.join(*agent)
-                return None
-            if half.code not in _GOES_ELSEWHERE:
-                break
-        return _refusal(half)
+        """Call the agent, and give it our place."""
 
-    async def _call_agent(self, half: Half, to_agent: _ToAgent) -> tuple[Dialog, str] | None:
-        """Offer the agent's server what the callee speaks, as its trunk wants it; all there is, if that won't do."""
-        media = negotiation.media(half.decision, half.target, is_captured=self._call.is_captured)
-        for flags in dict.fromkeys((media.to_agent, media.to_agent_again)):
+        async def described(half: Half, media: Media, flags: str) -> Request:
             self._bridged.change(flags=media.to_caller, agent_flags=f"{flags} {to_agent.flags}".rstrip())
             offer = await self._bridged.offer_of_callee()
-            request = self._request(AGENT_TAG + new_tag(), to_agent.sender, to_agent.called, offer)
+            request = self._request(AGENT_TAG, to_agent.sender, to_agent.called, offer)
             for name, value in to_agent.headers:
                 request.headers.add(name, value)
-            agent = await self._caller.invite(request, half, self._bridged.ended)
-            if agent is not None or half.code not in _SPEAKS_OTHERWISE or self._bridged.ended.is_set():
-                return agent
+            return request
+
+        half = Half(self._call.id, f"{self._call.id}.0", decision, 0, to_agent.variables)
+        agent = await self._call_side(half, described)
+        if self._bridged.ended.is_set():
+            return None
+        if agent.dialog is None:
+            return _refusal(agent)
+        if _is_insecure(agent):
+            await self._caller.bye(agent.dialog)
+            return _INSECURE
+        self._bridged.change(is_agent_secure=_is_secure(agent.target))
+        await self._bridged.join(agent.dialog, agent.description)
         return None
+
+    async def _call_callee(self, decision: Dial, offered: str) -> Half | Problem | None:
+        """Call the callee, with an offer in our place of the session; None if Kamailio has told how it went."""
+        call, bridged = self._call, self._bridged
+
+        async def described(half: Half, media: Media, flags: str) -> Request:
+            bridged.change(flags=flags, answer_flags=media.answer)
+            offer = await self._rtpengine.offer(call.id, bridged.our_tag, None, offered, flags)
+            return self._request(CARRIER_TAG, self._sender(decision.caller), decision.called, offer)
+
+        callee = await self._call_side(Half(call.id, call.id, decision, 0), described)
+        if callee.dialog is None:
+            return None
+        if _is_insecure(callee):
+            await self._caller.bye(callee.dialog)
+            return _INSECURE
+        is_secure = _is_secure(callee.target)
+        bridged.change(callee=callee.dialog, callee_sdp=callee.description, is_callee_secure=is_secure)
+        bridged.take(callee.dialog, "callee")
+        return callee
+
+    async def _call_side(self, half: Half, described: Callable[[Half, Media, str], Awaitable[Request]]) -> Half:
+        """Call one side: its trunk, and where that does not take the call, what stands in for it; return the last try.
+
+        Each is offered what its trunk wants, and if it does not speak that, all there is. `described` writes the INVITE
+        with an offer, by rtpengine's flags.
+        """
+        while not self._bridged.ended.is_set():
+            media = negotiation.media(half.decision, half.target, is_captured=self._call.is_captured)
+            for flags in dict.fromkeys((media.to_agent, media.to_agent_again)):
+                half.has_another_offer = flags != media.to_agent_again
+                request = await described(half, media, flags)
+                is_taken = await self._caller.invite(request, half, self._bridged.ended)
+                if is_taken or self._bridged.ended.is_set() or not half.is_offered_more(half.code):
+                    break
+            following = half.next()
+            if is_taken or following is None:
+                break
+            half = following
+        return half
 
     def _sender(self, number: str) -> str:
         return f"<sip:{number}@{bracketed(self._caller.kamailio[0])}>"
 
-    def _request(self, tag: str, sender: str, called: str, offer: str) -> Request:
+    def _request(self, tag_prefix: str, sender: str, called: str, offer: str) -> Request:
         uri = f"sip:{called}@{host_port(*self._caller.kamailio)}"
         headers = Headers([("Max-Forwards", "70")])
-        headers.add("From", f"{sender};tag={tag}")
+        headers.add("From", f"{sender};tag={tag_prefix}{new_tag()}")
         headers.add("To", f"<{uri}>")
         headers.add("Call-ID", self._call.sip_call_id)
         headers.add("CSeq", "1 INVITE")
@@ -199,9 +218,9 @@ class SetUp:
         return Request(headers, method="INVITE", uri=uri, body=offer.encode())
 
 
-def _is_insecure(target: Trunk, answer: str) -> bool:
+def _is_insecure(half: Half) -> bool:
     """Whether a side whose trunk requires SRTP answered without."""
-    return _is_secure(target) and not sdp.is_encrypted(answer)
+    return _is_secure(half.target) and not sdp.is_encrypted(half.description)
 
 
 def _is_secure(target: Trunk) -> bool:
