@@ -379,7 +379,8 @@ def _without(explanation: Explanation, places: dict[str, str]) -> Explanation:
 
 def _first_words(text: str) -> str:
     words = text.split()
-    return f"{words[1]} {header(text.replace(chr(13), ''), 'CSeq')}" if words[0] == "SIP/2.0" else words[0]
+    method = header(text.replace("\r", ""), "CSeq").split()[1]
+    return f"{words[1]} {method}" if words[0] == "SIP/2.0" else words[0]
 
 
 def _whole(edge: RunningEdge, call_id: str) -> Trace | None:

@@ -58,7 +58,7 @@ def test_a_call_that_is_not_recorded_or_not_announced_goes_on_as_it_is() -> None
 @pytest.mark.parametrize(
     ("decision", "word"),
     [
-        (OUTBOUND, "placed the call"),
+        (msgspec.structs.replace(OUTBOUND, offered=None), "offered no media"),
         (msgspec.structs.replace(INBOUND, offered=None), "no codec"),
         (msgspec.structs.replace(INBOUND, offered=Offered(codecs=("G729",), encryption="none")), "no codec"),
     ],

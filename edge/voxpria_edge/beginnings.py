@@ -166,5 +166,6 @@ def _begun(origin: _Origin, decision: Decision, edge_id: str) -> tuple[Call, lis
 
 
 def in_the_middle(call: Call) -> Call:
-    """Return a call that came in as one in whose middle we are."""
-    return msgspec.structs.replace(call, bridge=Bridge(tag=f"{AGENT_TAG}{call.id.removeprefix('call_')}"))
+    """Return a call that came in as one in whose middle we are; if it goes out, its agent has our place already."""
+    tag = "" if call.is_outbound else f"{AGENT_TAG}{call.id.removeprefix('call_')}"
+    return msgspec.structs.replace(call, bridge=Bridge(tag=tag))

@@ -138,8 +138,3 @@ def answer_of(call: Call) -> events.Answered:
         recording=call.is_captured,
         trunk_id=call.trunk_id if call.is_connected else None,
     )
-
-
-def call_of(record: str) -> str:
-    """Return the id of the call that a record of Kamailio's is of: its own, or that of one of its halves."""
-    return record.partition(".")[0]

@@ -28,9 +28,9 @@ def of_caller(decision: Dial, sound_of: SoundOf) -> Consent:
     announcement = _announcement(decision)
     if announcement is None:
         return Consent(decision=decision)
-    if decision.is_outbound:
-        return _unrecorded(decision, "an agent's trunk placed the call, and would talk into the announcement")
-    if negotiation.spoken_codec(decision) is None:
+    if decision.is_outbound and decision.offered is None:
+        return _unrecorded(decision, "the INVITE of the trunk that placed the call offered no media")
+    if not decision.is_outbound and negotiation.spoken_codec(decision) is None:
         return _unrecorded(decision, "the INVITE offered no codec that it could be spoken in")
     return _spoken(decision, sound_of(announcement))
 

@@ -17,6 +17,7 @@ from voxpria_edge.challenged import Challenged, TooShort, Waiting, key_of
 from voxpria_edge.consent import Consent, SoundOf
 from voxpria_edge.dialling import Dialling
 from voxpria_edge.hanging_up import HangingUp
+from voxpria_edge.ids import call_of_record, half_of_agent
 from voxpria_edge.kamailio import Evapi
 from voxpria_edge.lately import Lately
 from voxpria_edge.middle import Middle
@@ -153,7 +154,7 @@ class Desk:
             self._refuse_call(invite, decision, opened)
 
     def _let_in(self, invite: messages.Invite, agreed: Consent, before: Call | None) -> None:
-        """Send a call on to its agent, or to our own middle where something is to be said first."""
+        """Send a call on to its server, or to our own middle where something is to be said first."""
         decision = agreed.decision
         opened = beginnings.opened(invite, decision, self._edge_id, before)
         assert opened is not None  # a call that is let in has a trunk
@@ -165,7 +166,10 @@ class Desk:
             call = beginnings.in_the_middle(call)
             self._middle.announce(call, decision, agreed.sound)
             self._kamailio.send(verdicts.dial_middle(invite, decision, call.id, self._middle.place))
-            self._admission.let_in(call)
+            if call.is_outbound:
+                self._dialling.expect(call, decision)
+            else:
+                self._admission.let_in(call)
         self._book.remember(invite.id, call, told)
 
     def note_broken(self, message: messages.Broken) -> None:
@@ -219,9 +223,13 @@ class Desk:
             self._book.remember(message.id, *endings.ended(call, message))
 
     def _meant(self, message: messages.Ended) -> Call | None:
-        """Return the call that ended: by its record, or by its transaction if it ended before it had one."""
+        """Return the call that ended: by its record, or by its transaction if it ended before it had one.
+
+        An agent that waits for the callee of the call that it places ends the call too.
+        """
         if record := messages.text(message.record):
-            return self._book.calls.get(record)
+            waits = record == half_of_agent(call_of_record(record))
+            return self._book.calls.get(call_of_record(record) if waits else record)
         return next((c for c in self._book.calls.values() if message.asked and c.asked == message.asked), None)
 
     async def settle(self) -> None:

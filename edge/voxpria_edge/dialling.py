@@ -13,6 +13,7 @@ from voxpria_edge.background import Background
 from voxpria_edge.book import Book
 from voxpria_edge.bridge.half import Half
 from voxpria_edge.calls import Call
+from voxpria_edge.ids import call_of_record
 from voxpria_edge.kamailio import Evapi
 from voxpria_edge.middle import Middle
 from voxpria_edge.resolve import Guard
@@ -68,12 +69,12 @@ class Dialling:
         self._send(command, half.target)
         self._admission.dialled(half.record, half.target)
         call = self._book.calls.get(half.record)
-        if call is not None:
+        if call is not None and not call.asked:  # no INVITE of its own came in
             call = msgspec.structs.replace(call, asked=f"{invite.index}:{invite.label}", cseq=invite.cseq)
         self._book.remember(invite.id, call, [])
 
     def expect(self, call: Call, decision: Dial) -> None:
-        """Count a call that the API asked for, before it is dialled."""
+        """Count a call whose callee is called from our middle, before it is dialled."""
         self._dialled[call.id] = decision
         self._admission.begin(call, decision)
 
@@ -91,7 +92,7 @@ class Dialling:
 
     def _answered_first(self, record: str) -> Call | None:
         """Return the call whose agent's half has this record, if it came in and we have answered it."""
-        call = self._book.calls.get(calls.call_of(record))
+        call = self._book.calls.get(call_of_record(record))
         return call if call is not None and not call.is_outbound else None
 
     def note_answer(self, message: messages.Answered) -> None:

@@ -145,6 +145,8 @@ def _cause(call: Call, message: messages.Ended | messages.Tried) -> tuple[events
     is_ours = isinstance(message, messages.Ended) and (message.by == "edge" or _is_our_doing(call))
     if is_ours and call.ending is not None:
         return call.ending, call.ending_detail
+    if message.cause == "canceled" and call.answered_at is not None:  # an agent that waited while the callee was told
+        return "hangup", None
     if message.cause in _OWN_WORDS:
         return _OWN_WORDS[message.cause]
     for cause in get_args(events.EndCause):

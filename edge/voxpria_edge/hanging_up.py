@@ -65,8 +65,10 @@ class HangingUp:
         why = "The edge's agent was restarted while the call was being set up."
         call = msgspec.structs.replace(self._book.calls[call_id], ending="lost", ending_detail=why)
         self._book.calls[call_id] = call
+        cseq = call.cseq or 1
         for ending in (
-            self._rpc.refuse(call.sip_call_id, call.cseq or 1, 503, "Service Unavailable", call.id),
+            self._rpc.refuse(call.sip_call_id, cseq, 503, "Service Unavailable", call.id),
+            self._rpc.refuse(call.sip_call_id, cseq + 1, 503, "Service Unavailable", call.id),  # its other half
             self._rpc.hang_up(call.sip_call_id),
         ):
             try:

@@ -15,6 +15,16 @@ def record_id(question_id: str, at: datetime) -> str:
     )
 
 
+def half_of_agent(call_id: str) -> str:
+    """Return the record, in Kamailio, of the agent that waits until the callee of the call that it places was told."""
+    return f"{call_id}.agent"
+
+
+def call_of_record(record: str) -> str:
+    """Return the id of the call that a record of Kamailio's is of: its own, or that of one of its halves."""
+    return record.partition(".")[0]
+
+
 def event_id(call_id: str, kind: str) -> str:
     """Return the id of a call's event, of which there is at most one of each kind."""
     return "evt_" + _base32(uuid.uuid5(uuid.NAMESPACE_OID, f"{call_id}/{kind}").int)

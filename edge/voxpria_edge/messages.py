@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from voxpria_edge.ids import record_id
+from voxpria_edge.ids import call_of_record, record_id
 
 LONGEST_MESSAGE_BYTES = 60_000
 
@@ -195,7 +195,7 @@ def call_of(message: "Message") -> str | None:
         case Resent() | Replied():
             return None
         case _:
-            return text(message.record) or None
+            return call_of_record(text(message.record)) or None
 
 
 def time(at: str) -> datetime:

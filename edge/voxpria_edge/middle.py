@@ -24,11 +24,11 @@ class Middle(Protocol):
 
     @property
     def place(self) -> str:
-        """Where calls are sent that it answers first: `host:port`."""
+        """Where calls are sent in which somebody is to be told something first: `host:port`."""
         ...
 
     def announce(self, call: Call, decision: Dial, sound: Path) -> None:
-        """Know a call that is about to come in: to be answered, told this, and only then connected with its agent."""
+        """Know a call that is about to come in; both sides are connected when the one that is recorded knows this."""
         ...
 
     async def hang_up(self, call_id: str) -> bool:

@@ -11,12 +11,15 @@ from voxpria_routing.snapshot import Trunk
 from voxpria_routing.uris import next_hop_uri, request_uri, user_uri
 
 from voxpria_edge import messages, negotiation
+from voxpria_edge.ids import call_of_record, half_of_agent
 from voxpria_edge.resolve import Guard
 
 _NUMBER = re.compile(r"\+?[0-9]{3,15}")
 _ANSWERS = {"rejected", "no_answer"}
 UNAVAILABLE = (503, "Service Unavailable")
 _RETRY_SECONDS = 5
+_LONGEST_RING_MS = 600_000
+"""As long as Kamailio keeps any INVITE."""
 _NO_MEDIA = "none"
 """Tells Kamailio that rtpengine is not its affair in this call."""
 OWN_BYTES = 145
@@ -40,24 +43,28 @@ def dial_half(
     return msgspec.structs.replace(command, headers=ours, answer=_NO_MEDIA, **none)
 
 
-def dial_middle(invite: messages.Invite, decision: Dial, record: str, middle: str) -> messages.Dial:
-    """Return the command to send a call to our own user agent, at `middle` (`host:port`), that answers it first."""
+def dial_middle(invite: messages.Invite, decision: Dial, call_id: str, middle: str) -> messages.Dial:
+    """Return the command to send a call to our own user agent, at `middle` (`host:port`).
+
+    It answers whoever calls in first. An agent that calls out it answers last: until then its INVITE is a half of its
+    own, that rings for as long as the other half may take.
+    """
     return messages.Dial(
         index=invite.index,
         label=invite.label,
-        record=record,
-        request_uri=f"sip:{record}@{middle}",
+        record=half_of_agent(call_id) if decision.is_outbound else call_id,
+        request_uri=f"sip:{call_id}@{middle}",
         next_hop=f"sip:{middle}",
         from_uri="",
         to_uri="",
-        headers=f"X-VoxPria-Call-Id: {record}\r\n",
+        headers=f"X-VoxPria-Call-Id: {call_id}\r\n",
         to_agent="",
         to_agent_again="",
         to_caller="",
         answer=_NO_MEDIA,
         is_caller_secure=0,
         is_agent_secure=0,
-        ring_ms=0,
+        ring_ms=_LONGEST_RING_MS if decision.is_outbound else 0,
         max_duration=decision.number.max_duration_seconds,
         is_guarded=0,
     )
@@ -122,7 +129,7 @@ def give_up(message: messages.Tried) -> messages.Reject:
     """Return the command to end a call that no server took: by the last one's answer, or 503 if that was not its."""
     code, reason = (message.code, messages.text(message.reason)) if message.cause in _ANSWERS else UNAVAILABLE
     record, note = messages.text(message.record), messages.text(message.note)
-    headers = f"X-VoxPria-Call-Id: {record}\r\n"
+    headers = f"X-VoxPria-Call-Id: {call_of_record(record)}\r\n"
     if note.lower().startswith("reason:"):
         headers += f"{note}\r\n"
     if code == 503:

@@ -42,7 +42,8 @@ class Bridged:
         """Ours in the media session, until the agent has our place there."""
         self.ended = asyncio.Event()
         self._endpoint, self._caller, self._rtpengine, self._on_changed = endpoint, caller, rtpengine, on_changed
-        self._connected = asyncio.Event()
+        self.connected = asyncio.Event()
+        """Set once each hears the other."""
         self._sides: list[Side] = []
         self._background = Background()
 
@@ -100,7 +101,7 @@ class Bridged:
         assert bridge.callee is not None
         callee_tag = bridge.callee.remote_tag
         await self._rtpengine.answer(self.call.id, callee_tag, self.our_tag, bridge.agent_sdp, bridge.answer_flags)
-        self._connected.set()
+        self.connected.set()
 
     async def connect_media(self) -> None:
         """Connect the media of both once more; again changes nothing."""
@@ -110,7 +111,7 @@ class Bridged:
     async def is_connected(self) -> bool:
         """Wait a little until both are connected, if they are about to be."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._connected.wait(), _CONNECT_SECONDS)
+            await asyncio.wait_for(self.connected.wait(), _CONNECT_SECONDS)
         return self.is_up
 
     async def renegotiate(self, side: Side, offered: str) -> str | None:

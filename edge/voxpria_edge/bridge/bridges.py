@@ -87,11 +87,11 @@ class Bridges:
 
     @property
     def place(self) -> str:
-        """Where calls are sent that we answer first: `host:port`."""
+        """Where calls are sent in which somebody is to be told something first: `host:port`."""
         return f"{bracketed(self._endpoint.address)}:{self.port}"
 
     def announce(self, call: Call, decision: Dial, sound: Path) -> None:
-        """Know a call that is about to come in: to be answered, told this, and only then connected with its agent."""
+        """Know a call that is about to come in; both sides are connected when the one that is recorded knows this."""
         self._announced[call.id] = _Announced(call, decision, sound)
 
     async def _take_invite(self, transaction: ServerTransaction) -> None:
@@ -100,7 +100,10 @@ class Bridges:
             respond(transaction, 403, "Forbidden")
             return
         call, decision, sound = announced.call, announced.decision, announced.sound
-        await self._set_up(call, lambda set_up: set_up.receive(transaction, decision, sound))
+        if decision.is_outbound:
+            await self._set_up(call, lambda set_up: set_up.place_for(transaction, decision, sound))
+        else:
+            await self._set_up(call, lambda set_up: set_up.receive(transaction, decision, sound))
         respond(transaction, 500, "Server Internal Error")  # unless it was answered
 
     async def run(

@@ -17,6 +17,7 @@ from voxpria_edge.bridge.half import Half
 _ANSWER_SECONDS = 900
 """Kamailio's own limits are shorter: on ringing, and on trying one server after the other."""
 _BYE_SECONDS = 5
+_TRYING = 100
 _CANCEL_SECONDS = 5
 
 
@@ -38,24 +39,27 @@ class Caller:
         """Return the half that is being dialled and has this record."""
         return next((half for half in self._halves.values() if half.record == record), None)
 
-    async def invite(self, request: Request, half: Half, ended: asyncio.Event) -> bool:
+    async def invite(
+        self, request: Request, half: Half, ended: asyncio.Event, on_ringing: Callable[[], None] = lambda: None
+    ) -> bool:
         """Send a half's INVITE, and put down in the half what comes of it; True if it is taken.
 
-        It is cancelled, or what it has opened is ended, if `ended` is set before. Raises OSError, MalformedError.
+        It is cancelled, or what it has opened is ended, if `ended` is set before. `on_ringing` hears each time that the
+        side is said to ring. Raises OSError, MalformedError.
         """
         key = request.call_id, request.sender.tag or ""
         flow = await self._flow()
         self._halves[key] = half
         transaction = self._endpoint.send(request, flow)
         try:
-            half.answer = await self._final(transaction, ended)
+            half.answer = await self._final(transaction, ended, on_ringing)
         finally:
             del self._halves[key]
             self._on_over(half)
         if half.answer is None or not half.answer.is_success:
             return False
         dialog = Dialog.of_caller(request, half.answer)
-        ack = self._endpoint.send_ack(dialog.ack(1), flow)
+        ack = self._endpoint.send_ack(dialog.ack(request.cseq[0]), flow)
         transaction.resend_ack = lambda: flow.send(ack)
         if ended.is_set():
             await self.bye(dialog)
@@ -63,9 +67,11 @@ class Caller:
         half.dialog = dialog
         return True
 
-    async def _final(self, transaction: ClientTransaction, ended: asyncio.Event) -> Response | None:
+    async def _final(
+        self, transaction: ClientTransaction, ended: asyncio.Event, on_ringing: Callable[[], None]
+    ) -> Response | None:
         """Wait for the final answer; cancel if the call ends before."""
-        waiting = asyncio.create_task(transaction.final())
+        waiting = asyncio.create_task(_answer(transaction, on_ringing))
         ending = asyncio.create_task(ended.wait())
         try:
             await asyncio.wait([waiting, ending], timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -94,3 +100,13 @@ class Caller:
 
     async def _flow(self) -> Flow:
         return await self._endpoint.transports.flow("udp", self.kamailio)
+
+
+async def _answer(transaction: ClientTransaction, on_ringing: Callable[[], None]) -> Response:
+    """Return the final response; raise TransactionError."""
+    async for response in transaction.responses():
+        if response.is_final:
+            return response
+        if response.status > _TRYING:
+            on_ringing()
+    raise TransactionError("no answer")

@@ -12,6 +12,8 @@ _OWN_CODECS = {
 """What an offer of ours may name, by payload type and rtpmap; G.711 first, as nothing has to be made of it."""
 _PORT, _CONNECTION = re.compile(r"^m=audio \d+ ", re.M), re.compile(r"^c=IN IP[46] [^\r\n]+", re.M)
 _PLACES = re.compile(r"^a=(?:rtcp|candidate|crypto):?[^\r\n]*\r?\n", re.M)
+_TYPES = re.compile(r"^(m=audio \d+ \S+)((?: \d+)+)", re.M)
+_CRYPTO = re.compile(r"^a=crypto:(\d+) [^\r\n]*\r?\n?", re.M)
 _DIRECTION = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?\n?", re.M)
 _REVERSED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 
@@ -38,6 +40,19 @@ def own_answer(address: str, offer: str) -> str:
     family = "IP6" if ":" in address else "IP4"
     answer = _PLACES.sub("", offer)
     return _CONNECTION.sub(f"c=IN {family} {address}", _PORT.sub("m=audio 9 ", answer))
+
+
+def as_answered(offered: str, answer: str) -> str:
+    """Return what an offer says of its sender once it is answered: the codecs, and the key, that were chosen."""
+    found = _TYPES.search(answer)
+    chosen = set(found[2].split()) if found else set()
+    tags = set(_CRYPTO.findall(answer))
+
+    def media(offer: re.Match[str]) -> str:
+        return offer[1] + "".join(f" {kind}" for kind in offer[2].split() if kind in chosen) if chosen else offer[0]
+
+    narrowed = _TYPES.sub(media, offered, count=1)
+    return _CRYPTO.sub(lambda crypto: crypto[0] if crypto[1] in tags else "", narrowed)
 
 
 def facing(offered: str, answered: str) -> str:

@@ -18,14 +18,14 @@ from voxpria_routing.media import asked_of_caller, codecs_of_caller
 from voxpria_routing.snapshot import Trunk
 from voxpria_sip.dialog import Dialog
 from voxpria_sip.endpoint import new_tag, respond
-from voxpria_sip.message import Headers, Request
+from voxpria_sip.message import Headers, Request, Response
 from voxpria_sip.transaction import ServerTransaction
 
-from voxpria_edge import consent, negotiation, sdp
+from voxpria_edge import consent, endings, negotiation, sdp
 from voxpria_edge.bridge.bridged import OF_ONE_DIALOG, Bridged
 from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.half import Half
-from voxpria_edge.bridge.own_sdp import own_answer, own_offer
+from voxpria_edge.bridge.own_sdp import as_answered, own_answer, own_offer
 from voxpria_edge.bridge.side import ALLOW
 from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Call, Spoken
 from voxpria_edge.negotiation import Media
@@ -34,6 +34,8 @@ from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 _log = structlog.get_logger(__name__)
 
 _ACK_SECONDS = 5
+Pairs = tuple[tuple[str, str], ...]
+"""Headers, as name and value."""
 Problem = tuple[EndCause, str]
 """Why there is no call: a cause of its end, and a sentence."""
 _INSECURE: Problem = ("insecure_media", "It answered without SRTP.")
@@ -55,7 +57,7 @@ class _ToAgent:
     """From, without its tag."""
     called: str
     variables: dict[str, str] = field(default_factory=dict)
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Pairs = ()
     flags: str = ""
     """rtpengine's, beside those of its trunk."""
 
@@ -79,10 +81,9 @@ class SetUp:
         callee = await self._call_callee(decision, ours)
         if not isinstance(callee, Half):
             return callee
-        assert callee.dialog is not None
-        flags = self._bridged.bridge.answer_flags
-        our_tag, callee_tag = self._bridged.our_tag, callee.dialog.remote_tag
-        await self._rtpengine.answer(self._call.id, our_tag, callee_tag, callee.description, flags)
+        if callee.dialog is None:
+            return None  # Kamailio has told how it went
+        await self._answer_of_callee(callee.dialog, callee.description)
         if sound is not None:
             await self._speak(sound)
         found = connect()
@@ -90,6 +91,61 @@ class SetUp:
             return "refused", found
         to_agent = _ToAgent(self._sender(order.to), order.from_, order.variables)
         return await self._connect(msgspec.structs.replace(found, offered=sdp.offered(callee.description)), to_agent)
+
+    async def place_for(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
+        """Call the callee for an agent that waits, have it told what is to be said, and answer the agent."""
+        respond(transaction, 100, "Trying")
+        ending = asyncio.create_task(self._end_if_canceled(transaction))
+        try:
+            return await self._place_for(transaction, decision, sound)
+        finally:
+            ending.cancel()
+
+    async def _end_if_canceled(self, transaction: ServerTransaction) -> None:
+        await transaction.canceled.wait()
+        await self._bridged.hang_up()
+
+    async def _place_for(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
+        request, offered, tag = transaction.request, transaction.request.body.decode(errors="replace"), new_tag()
+        headers = self._headers_of_answer(request)
+
+        def ring() -> None:
+            respond(transaction, 180, "Ringing", headers, tag=tag)
+
+        callee = await self._call_callee(decision, offered, _kept(request), ring)
+        if not isinstance(callee, Half):
+            respond(transaction, *endings.INSECURE, tag=tag)
+            return callee
+        if callee.dialog is None:
+            self._refuse(transaction, callee.answer)
+            return None  # Kamailio has told how it went
+        ring()  # on, for as long as the callee is told
+        answer = await self._answer_of_callee(callee.dialog, callee.description)
+        await self._speak(sound)
+        if self._bridged.ended.is_set():
+            self._refuse(transaction, None)
+            return None
+        self._bridged.change(
+            agent=Dialog.of_called(request, tag),
+            agent_sdp=as_answered(offered, answer),
+            agent_flags=negotiation.media(callee.decision, callee.target, is_captured=self._call.is_captured).to_caller,
+            is_agent_secure=asked_of_caller(decision.carrier, is_outbound=True) == "required",
+        )
+        assert self._bridged.bridge.agent is not None
+        self._bridged.take(self._bridged.bridge.agent, "agent").answered = transaction
+        respond(transaction, 200, "OK", headers, tag=tag, body=answer.encode())
+        self._bridged.connected.set()
+        return None
+
+    def _refuse(self, transaction: ServerTransaction, answer: Response | None) -> None:
+        """Give an agent that waits the answer that its callee gave, or the one that a callee gives who hangs up."""
+        if transaction.canceled.is_set():
+            respond(transaction, 487, "Request Terminated")
+        elif answer is not None and not answer.is_success:
+            told = [(name, value) for name in ("Reason", "Retry-After") for value in answer.headers.lines(name)]
+            respond(transaction, answer.status, answer.reason, told)
+        else:
+            respond(transaction, *endings.API_ANSWER)
 
     async def receive(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
         """Answer a caller, have it told what is to be said, and call the agent."""
@@ -107,21 +163,20 @@ class SetUp:
         is_secure = asked_of_caller(decision.carrier, is_outbound=decision.is_outbound) == "required"
         bridged.change(callee=dialog, callee_sdp=offered, answer_flags=media.answer, is_callee_secure=is_secure)
         bridged.take(dialog, "callee").answered = transaction
-        routes = [("Record-Route", route) for route in request.headers.lines("Record-Route")]
-        headers = [*routes, ("Contact", bridged.contact), ("Allow", ALLOW)]
-        respond(transaction, 200, "OK", headers, tag=tag, body=answer.encode())
+        respond(transaction, 200, "OK", self._headers_of_answer(request), tag=tag, body=answer.encode())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(transaction.acknowledged.wait(), _ACK_SECONDS)
         await self._speak(sound)
-        kept = [(n, v) for n, v in request.headers if n.lower() not in OF_ONE_DIALOG | _OF_ONE_INVITE]
         sender = _TAG.sub("", request.headers.get("From") or "")
-        to_agent = _ToAgent(sender, decision.called, headers=tuple(kept), flags=negotiation.only(decision, codec))
+        to_agent = _ToAgent(sender, decision.called, headers=_kept(request), flags=negotiation.only(decision, codec))
         return await self._connect(decision, to_agent)
 
     async def _speak(self, sound: Path) -> None:
         """Have an announcement spoken to the end; where that fails, nothing is recorded."""
         callee = self._bridged.bridge.callee
         assert callee is not None
+        if self._bridged.ended.is_set():
+            return
         try:
             seconds = await self._rtpengine.play(self._call.id, callee.remote_tag, sound)
         except RtpengineError as error:
@@ -162,18 +217,23 @@ class SetUp:
         await self._bridged.join(agent.dialog, agent.description)
         return None
 
-    async def _call_callee(self, decision: Dial, offered: str) -> Half | Problem | None:
-        """Call the callee, with an offer in our place of the session; None if Kamailio has told how it went."""
+    async def _call_callee(
+        self, decision: Dial, offered: str, headers: Pairs = (), on_ringing: Callable[[], None] = lambda: None
+    ) -> Half | Problem:
+        """Call the callee, with an offer in our place of the session, and headers beside ours; return the last try."""
         call, bridged = self._call, self._bridged
 
         async def described(half: Half, media: Media, flags: str) -> Request:
             bridged.change(flags=flags, answer_flags=media.answer)
             offer = await self._rtpengine.offer(call.id, bridged.our_tag, None, offered, flags)
-            return self._request(CARRIER_TAG, self._sender(decision.caller), decision.called, offer)
+            request = self._request(CARRIER_TAG, self._sender(decision.caller), decision.called, offer)
+            for name, value in headers:
+                request.headers.add(name, value)
+            return request
 
-        callee = await self._call_side(Half(call.id, call.id, decision, 0), described)
+        callee = await self._call_side(Half(call.id, call.id, decision, 0), described, on_ringing)
         if callee.dialog is None:
-            return None
+            return callee
         if _is_insecure(callee):
             await self._caller.bye(callee.dialog)
             return _INSECURE
@@ -182,7 +242,18 @@ class SetUp:
         bridged.take(callee.dialog, "callee")
         return callee
 
-    async def _call_side(self, half: Half, described: Callable[[Half, Media, str], Awaitable[Request]]) -> Half:
+    async def _answer_of_callee(self, dialog: Dialog, description: str) -> str:
+        """Return what the callee has answered, as it is for whoever has our place in the session."""
+        bridged = self._bridged
+        flags = bridged.bridge.answer_flags
+        return await self._rtpengine.answer(bridged.call.id, bridged.our_tag, dialog.remote_tag, description, flags)
+
+    async def _call_side(
+        self,
+        half: Half,
+        described: Callable[[Half, Media, str], Awaitable[Request]],
+        on_ringing: Callable[[], None] = lambda: None,
+    ) -> Half:
         """Call one side: its trunk, and where that does not take the call, what stands in for it; return the last try.
 
         Each is offered what its trunk wants, and if it does not speak that, all there is. `described` writes the INVITE
@@ -193,7 +264,7 @@ class SetUp:
             for flags in dict.fromkeys((media.to_agent, media.to_agent_again)):
                 half.has_another_offer = flags != media.to_agent_again
                 request = await described(half, media, flags)
-                is_taken = await self._caller.invite(request, half, self._bridged.ended)
+                is_taken = await self._caller.invite(request, half, self._bridged.ended, on_ringing)
                 if is_taken or self._bridged.ended.is_set() or not half.is_offered_more(half.code):
                     break
             following = half.next()
@@ -201,6 +272,10 @@ class SetUp:
                 break
             half = following
         return half
+
+    def _headers_of_answer(self, request: Request) -> list[tuple[str, str]]:
+        routes = [("Record-Route", route) for route in request.headers.lines("Record-Route")]
+        return [*routes, ("Contact", self._bridged.contact), ("Allow", ALLOW)]
 
     def _sender(self, number: str) -> str:
         return f"<sip:{number}@{bracketed(self._caller.kamailio[0])}>"
@@ -211,11 +286,17 @@ class SetUp:
         headers.add("From", f"{sender};tag={tag_prefix}{new_tag()}")
         headers.add("To", f"<{uri}>")
         headers.add("Call-ID", self._call.sip_call_id)
-        headers.add("CSeq", "1 INVITE")
+        # not that of the INVITE that came in, whose Call-ID it has too: Kamailio is to tell them apart
+        headers.add("CSeq", f"{self._call.cseq + 1} INVITE")
         headers.add("Contact", self._bridged.contact)
         headers.add("Allow", ALLOW)
         headers.add("Content-Type", "application/sdp")
         return Request(headers, method="INVITE", uri=uri, body=offer.encode())
+
+
+def _kept(request: Request) -> Pairs:
+    """Return the headers of an INVITE that go on in ours."""
+    return tuple((n, v) for n, v in request.headers if n.lower() not in OF_ONE_DIALOG | _OF_ONE_INVITE)
 
 
 def _is_insecure(half: Half) -> bool:
