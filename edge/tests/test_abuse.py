@@ -90,7 +90,7 @@ def test_tls_garbage_and_slow_connections_are_in_nobodys_way(
 ) -> None:
     before = processes(edge)
     with contextlib.ExitStack() as stack:
-        for i in range(100):
+        for i in range(500):
             port = edge.tls_port if i % 2 else edge.sip_port
             sock = stack.enter_context(socket.create_connection((edge.address, port), 5, source_address=(CARRIER, 0)))
             sock.sendall(b"\x16\x03\x01\xff\xff" if i % 4 == 1 else b"INVITE sip:x" if i % 4 == 2 else b"\x00")

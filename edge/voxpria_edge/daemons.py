@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from voxpria_routing.hosts import bracketed
+from voxpria_routing.tls import CIPHERS
 
 from voxpria_edge.broken import MOST_BYTES
 from voxpria_edge.networks import PRIVATE
@@ -113,9 +114,11 @@ def _write_tls_configuration(settings: Settings, path: Path) -> None:
         _wait_for(settings.sandbox_authority)
     own = f"ca_list = {settings.sandbox_authority}\n" if settings.sandbox_authority.exists() else ""
     path.write_text(
-        f"[server:default]\nmethod = TLSv1.2+\nverify_certificate = no\nrequire_certificate = no\n"
+        f"[server:default]\nmethod = TLSv1.2+\ncipher_list = {CIPHERS}\n"
+        f"verify_certificate = no\nrequire_certificate = no\n"
         f"private_key = {folder / 'key.pem'}\ncertificate = {folder / 'certificate.pem'}\n\n"
-        f"[client:default]\nmethod = TLSv1.2+\nverify_certificate = yes\nrequire_certificate = yes\n"
+        f"[client:default]\nmethod = TLSv1.2+\ncipher_list = {CIPHERS}\n"
+        f"verify_certificate = yes\nrequire_certificate = yes\n"
         f"ca_path = {SYSTEM_AUTHORITIES}\n{own}verify_depth = 4\n"
     )
 

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import msgspec
+from voxpria_routing.tls import CIPHERS
 
 from voxpria_edge.settings import SYSTEM_AUTHORITIES
 
@@ -54,6 +55,7 @@ class Examiner:
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS)
         context.load_verify_locations(capath=str(SYSTEM_AUTHORITIES))
         if self._sandbox_authority.exists():
             context.load_verify_locations(self._sandbox_authority)

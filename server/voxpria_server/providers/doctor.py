@@ -187,7 +187,10 @@ async def _tls(server: sip.Server) -> Step:
         return await _bad_certificate(server, error)
     except (OSError, TimeoutError) as error:
         port = await _ports(server)
-        mend = f"Check that port {port} is the server's TLS port (5061 as a rule), and that it speaks TLS 1.2."
+        mend = (
+            f"Check that port {port} is the server's TLS port (5061 as a rule), and that it speaks TLS 1.2 or later"
+            " with ECDHE and AES-GCM or ChaCha20."
+        )
         return Step("tls", "failed", _reason(error), mend)
     return Step("tls", "ok", f"{version}; {_described(certificate)}")
 

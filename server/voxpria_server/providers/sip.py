@@ -14,6 +14,7 @@ import msgspec
 from voxpria_routing import challenges
 from voxpria_routing.hosts import bracketed, has_service, host_port
 from voxpria_routing.locate import Address, Place, ResolutionError, locate
+from voxpria_routing.tls import CIPHERS
 
 from voxpria_server.webhooks.guard import ForbiddenAddressError, is_forbidden
 
@@ -284,6 +285,7 @@ def _tls_context(server: Server) -> ssl.SSLContext | None:
 def tls_context(*, is_verified: bool, authority: str | None = None) -> ssl.SSLContext:
     """Return the context of a TLS client."""
     context = ssl.create_default_context(cafile=authority)
+    context.set_ciphers(CIPHERS)
     if not is_verified:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
