@@ -150,9 +150,10 @@ class Product:
     def set_max_duration(self, number: dict[str, Any], seconds: int) -> None:
         """Change a number's max_duration, and wait until the edge has it."""
         self.api("PATCH", f"/phone-numbers/{number['id']}", {"config": {"max_duration": seconds}})
-        until("the edge has the new route", self._routes_are_applied)
+        until("the edge has the new route", self.routes_are_applied)
 
-    def _routes_are_applied(self) -> bool:
+    def routes_are_applied(self) -> bool:
+        """Whether the edge has the routes as they are now."""
         with contextlib.suppress(httpx2.HTTPError):
             return bool(httpx2.get(f"{self.url}/readyz", timeout=15).json()["routes_are_applied"])
         return False

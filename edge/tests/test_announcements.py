@@ -52,6 +52,11 @@ def sound_of(edge: RunningEdge, announcement: Announcement) -> npt.NDArray[np.fl
     """Return the announcement as the edge speaks it, at 8 kHz, once it has been made."""
     path = edge.folder / "edge" / "announcements" / name_of(announcement)
     until("the announcement is made", path.exists)
+    return wav(path)
+
+
+def wav(path: Path) -> npt.NDArray[np.float64]:
+    """Return a WAV's sound at 8 kHz."""
     with wave.open(str(path)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
         return at_8000(samples.astype(float), file.getframerate())

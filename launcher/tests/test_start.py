@@ -28,7 +28,8 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.mark.unit
 def test_every_setting_is_documented_and_reaches_the_parts(settings: Settings) -> None:
     assert all(field.description for field in Settings.model_fields.values())
-    environment = settings.model_copy(update={"sip_address_v6": "2001:db8::1"}).environment()
+    both = {"sip_address_v6": "2001:db8::1", "sip_name": "edge.example"}
+    environment = settings.model_copy(update=both).environment()
     assert all(f"VOXPRIA_{name.upper()}" in environment for name in Settings.model_fields)
     assert "VOXPRIA_SIP_ADDRESS_V6" not in settings.environment()  # the edge would take a word for an address
 
@@ -56,6 +57,14 @@ def test_instances_on_loopback_share_no_media_address() -> None:
     assert Settings(sip_port=5060).media != Settings(sip_port=5061).media
     assert Settings(sip_address="192.0.2.1").media == "192.0.2.1"
     assert Settings(media_address="192.0.2.2").environment()["VOXPRIA_MEDIA_ADDRESS"] == "192.0.2.2"
+
+
+@pytest.mark.unit
+def test_an_edge_of_both_families_is_told_that_it_should_have_a_name(tmp_path: Path) -> None:
+    both = Settings(data_dir=tmp_path, sip_address_v6="2001:db8::1")
+    assert "VOXPRIA_SIP_NAME" in summary.of(both)
+    for other in (both.model_copy(update={"sip_name": "edge.example"}), Settings(data_dir=tmp_path)):
+        assert "VOXPRIA_SIP_NAME" not in summary.of(other)
 
 
 @pytest.mark.unit

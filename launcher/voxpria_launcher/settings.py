@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     )
     sip_address: str = Field("127.0.0.1", description="Address the SIP edge listens on.")
     sip_address_v6: str | None = Field(None, description="IPv6 address the SIP edge listens on besides.")
+    sip_name: str | None = Field(None, description="Name in DNS of these addresses, shown to each side of a call.")
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP port, UDP and TCP.")
     sip_tls_port: int = Field(5061, ge=1, le=65535, description="SIP port, TLS.")
     media_address: str | None = Field(

@@ -29,6 +29,12 @@ Then a real call, from the sandbox's carrier, and its record:
   curl -s {api_url}/v1/calls -H "$A"
 """
 
+_NAMELESS = """
+
+  This edge has addresses of both families and no name: sides that speak IPv6 are shown its IPv4 address in Contact and
+  Via. Set VOXPRIA_SIP_NAME to a name in DNS that leads to both.
+"""
+
 
 def of(settings: Settings) -> str:
     """Return what listens where, and the next steps."""
@@ -38,6 +44,8 @@ def of(settings: Settings) -> str:
   SIP           {settings.sip_address}:{settings.sip_port} udp, tcp; {settings.sip_tls_port} tls
   media         {settings.media}:{settings.media_port_min}-{settings.media_port_max} udp
   data, logs    {settings.data}, {settings.data / "log"}"""
+    if settings.sip_address_v6 and settings.sip_name is None:
+        lines += _NAMELESS
     if settings.sandbox:
         values = {**settings.model_dump(), "api_url": settings.api_url, "sandbox_url": settings.sandbox_url}
         lines += _SANDBOX.format(**values, environment=_environment(settings))
