@@ -22,6 +22,9 @@ class Challenger:
     def __init__(self, address: str, port: int, algorithms: Sequence[str], answer: str) -> None:
         self.requests: list[str] = []
         self._final = answer
+        self.may_answer = threading.Event()
+        """While it is not set, a request is heard and not answered."""
+        self.may_answer.set()
         self._algorithms = algorithms
         self._address = (address, port)
         self._socket = socket.socket(type=socket.SOCK_DGRAM)
@@ -35,11 +38,13 @@ class Challenger:
                 if not data:
                     return
                 self.requests.append(data.decode())
+                self.may_answer.wait()
                 for answer in self._answers(self.requests[-1]):
                     self._socket.sendto(answer.encode(), sender)
 
     def stop(self) -> None:
         """End `serve`."""
+        self.may_answer.set()
         with socket.socket(type=socket.SOCK_DGRAM) as other:
             other.sendto(b"", self._address)
 

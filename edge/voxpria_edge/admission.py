@@ -31,6 +31,10 @@ class Admission:
         """Return what is going on, as decisions depend on it."""
         return self.traffic.load(self.breakers.down(), self.breakers.tried_enough())
 
+    def trunk(self, trunk_id: str) -> Trunk | None:
+        """Return a trunk as it is now, if it is still there."""
+        return self._table().trunks.get(trunk_id)
+
     def judge(self, invite: messages.Invite) -> Decision:
         """Judge an INVITE, and remember what it used up."""
         digest = self.gatekeeper.read(messages.text(invite.authorization)) if invite.authorization else None

@@ -1,6 +1,5 @@
 """Calls that are being set up: which server is tried, what it wants, and which is tried next."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 
 import msgspec
@@ -21,7 +20,6 @@ from voxpria_edge.resolve import Guard
 Diagnosis = Coroutine[None, None, str]
 Diagnose = Callable[[Trunk], Diagnosis]
 """Finds out why a trunk's server could not be reached."""
-_MOST_DIALLING = 10_000
 _SETTLE_SECONDS = 2.0
 
 
@@ -36,29 +34,20 @@ class Dialling:
         self._diagnose, self._guard = diagnose, guard
         self._dialled: dict[str, Dial] = {}
         """What was decided on calls that are being set up, so that their next trunk can be tried."""
-        self._dialling: OrderedDict[tuple[int, int], tuple[Trunk, str]] = OrderedDict()
-        """By Kamailio's transaction: whose server was last dialled, and the request URI."""
         self._background = Background()
 
     def dial(self, invite: messages.Invite, call: Call, decision: Dial) -> None:
         """Have the first of the decision's servers dialled for a call that came in."""
-        self._send(verdicts.dial(invite, decision, 0, call.id, self._guard), decision.targets[0])
+        self._kamailio.send(verdicts.dial(invite, decision, 0, call.id, self._guard))
         self._dialled[call.id] = decision
         self._admission.begin(call, decision)
 
-    def _send(self, command: messages.Dial, target: Trunk) -> None:
-        """Have a server dialled, and remember which: it may want credentials."""
-        self._dialling[command.index, command.label] = target, command.request_uri
-        if len(self._dialling) > _MOST_DIALLING:
-            self._dialling.popitem(last=False)
-        self._kamailio.send(command)
-
     def authorize(self, asked: messages.Challenged) -> None:
         """Answer the challenge of a server, or say why there is no answer."""
-        target, uri = self._dialling.get((asked.index, asked.label), (None, ""))
+        target, uri = self._admission.trunk(asked.trunk), messages.text(asked.request_uri)
         headers = credentials.headers_of(messages.text(asked.head))
         header = target and credentials.authorization(target, METHOD, uri, asked.code, headers)
-        cause = "unknown_digest" if target and target.username else "no_credentials"
+        cause = "no_trunk" if target is None else "unknown_digest" if target.username else "no_credentials"
         self._kamailio.send(messages.Authorize(index=asked.index, label=asked.label, header=header or "", cause=cause))
 
     def dial_half(self, invite: messages.Invite, half: Half) -> None:
@@ -66,7 +55,7 @@ class Dialling:
         command = verdicts.dial_half(
             invite, half.decision, half.at_trunk, half.record, half.call_id, half.variables, self._guard
         )
-        self._send(command, half.target)
+        self._kamailio.send(command)
         self._admission.dialled(half.record, half.target)
         call = self._book.calls.get(half.record)
         if call is not None and not call.asked:  # no INVITE of its own came in
@@ -133,7 +122,7 @@ class Dialling:
         else:
             moved = self._move_on(call, following)
             next_target = following.targets[moved.at_trunk]
-            self._send(verdicts.dial(message, following, moved.at_trunk, call.id, self._guard), next_target)
+            self._kamailio.send(verdicts.dial(message, following, moved.at_trunk, call.id, self._guard))
             self._admission.dialled(call.id, next_target)
         self._background.begin(self._explain(message, call, target, is_over=following is None))
 

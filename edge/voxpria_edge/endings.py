@@ -19,6 +19,7 @@ _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
         "rejected",
         "The trunk's server wants a username and a password, and the trunk has none: set its credentials.",
     ),
+    "no_trunk": ("rejected", "The trunk's server wants a username and a password, and the trunk is no more."),
     "unknown_digest": (
         "rejected",
         "The trunk's server wants a digest that is neither MD5 nor SHA-256: have it take one of these.",
@@ -33,7 +34,7 @@ _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
     "unreachable": ("unreachable", "The trunk's server could not be reached, or did not answer at all."),
 }
 """Kamailio's words for an end that need a sentence."""
-_UNSATISFIED = {"credentials", "no_credentials", "unknown_digest"}
+_UNSATISFIED = {"credentials", "no_credentials", "no_trunk", "unknown_digest"}
 _NOBODY_THERE = {408, 480}
 _OK = (200, "OK")
 _INTERNAL_ERROR = (500, "Server Internal Error")

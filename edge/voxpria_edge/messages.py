@@ -78,6 +78,9 @@ class Challenged(msgspec.Struct, frozen=True, tag_field="kind", tag="challenged"
     index: int
     label: int
     record: str
+    trunk: str
+    """The id of the trunk that was dialled, as `Dial` named it: no run of ours need remember it."""
+    request_uri: str
     code: int
     head: str
 
@@ -209,6 +212,8 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     label: int
     record: str
+    trunk: str
+    """Whose server is dialled, by its id; empty for our own middle."""
     request_uri: str
     next_hop: str
     from_uri: str
