@@ -23,7 +23,7 @@ class Challenger:
         self.requests: list[str] = []
         self._final = answer
         self.may_answer = threading.Event()
-        """While it is not set, a request is heard and not answered."""
+        """While it is not set, a call is tried (100) and no more."""
         self.may_answer.set()
         self._algorithms = algorithms
         self._address = (address, port)
@@ -38,7 +38,9 @@ class Challenger:
                 if not data:
                     return
                 self.requests.append(data.decode())
-                self.may_answer.wait()
+                if not self.may_answer.is_set():
+                    self._socket.sendto(self._response(data.decode(), "100 Trying", [], "").encode(), sender)
+                    self.may_answer.wait()
                 for answer in self._answers(self.requests[-1]):
                     self._socket.sendto(answer.encode(), sender)
 

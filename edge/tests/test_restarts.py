@@ -1,13 +1,17 @@
 """A part of the edge dies while a call is being set up: it goes on where it can, and its record tells the truth."""
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from challenger import PASSWORD, USER, challenger
+from mutations import request
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
-from sipp_tool import sipp
+from sipp_tool import header, sipp
+from test_fuzz import rpc
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -62,3 +66,105 @@ def test_an_agent_that_died_since_it_dialled_answers_the_challenge_all_the_same(
     else:
         assert call.ended.cause == "rejected"
         assert detail in str(call.ended.detail)
+
+
+@contextlib.contextmanager
+def udp(host: str, port: int = 0) -> Iterator[socket.socket]:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind((host, port))
+        yield sock
+
+
+def heard(sock: socket.socket, begins: str) -> str:
+    """Return the next message that begins so; fail if none comes, telling what did."""
+    sock.settimeout(90)
+    others = []
+    try:
+        while not (message := sock.recv(65535).decode()).startswith(begins):
+            others.append(message)
+    except TimeoutError:
+        pytest.fail(f"no {begins} came, but {others}")
+    return message
+
+
+def hears_nothing_of(sock: socket.socket, what: str) -> bool:
+    """Tell whether nothing that has come so far begins so."""
+    sock.settimeout(0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            if sock.recv(65535).decode().startswith(what):
+                return False
+    return True
+
+
+def answer(sock: socket.socket, request_: str, status: str, to: tuple[str, int], tag: str = "late") -> None:
+    """Answer a request as a server does, with a session description if it took a call."""
+    host, port = sock.getsockname()
+    lines = request_.partition("\r\n\r\n")[0].split("\r\n")
+    echoed = [line for line in lines if line.partition(":")[0] in ("Via", "From", "Call-ID", "CSeq", "Record-Route")]
+    called = next(line for line in lines if line.startswith("To:"))
+    called += "" if ";tag=" in called else f";tag={tag}"
+    body = f"v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+    head = [f"SIP/2.0 {status}", *echoed, called, f"Contact: <sip:agent@{host}:{port}>"]
+    head += ["Content-Type: application/sdp", f"Content-Length: {len(body)}"]
+    sock.sendto("\r\n".join([*head, "", body]).encode(), to)
+
+
+def test_an_answer_that_comes_after_kamailio_died_reaches_no_caller_and_is_ended(
+    own_edge: RunningEdge, number: str, agent_port: int
+) -> None:
+    edge, unique = own_edge, f"late{agent_port}"
+    trunk = trunk_to(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = edge.address, edge.sip_port
+    with udp(CARRIER) as carrier, udp(AGENT, agent_port) as server:
+        carrier.sendto(request("INVITE", number, carrier.getsockname(), unique=unique), to)
+        invite = heard(server, "INVITE")
+        restart(edge, "kamailio")
+        answer(server, invite, "200 OK", to)
+        assert header(heard(server, "ACK"), "To").endswith(";tag=late")
+        answer(server, heard(server, "BYE"), "200 OK", to)
+        assert hears_nothing_of(carrier, "SIP/2.0 200")
+    call = edge.ended_call(f"{unique}@{CARRIER}")
+    assert call.ended is not None
+    assert call.ended.cause == "lost"
+
+
+def test_an_answer_that_is_repeated_when_all_have_forgotten_it_is_acknowledged_and_goes_no_further(
+    own_edge: RunningEdge, number: str, agent_port: int
+) -> None:
+    edge, unique = own_edge, f"repeated{agent_port}"
+    trunk = trunk_to(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = edge.address, edge.sip_port
+    with udp(CARRIER) as carrier, udp(AGENT, agent_port) as server:
+        carrier.sendto(request("INVITE", number, carrier.getsockname(), unique=unique), to)
+        invite = heard(server, "INVITE")
+        answer(server, invite, "200 OK", to)
+        assert AGENT not in heard(carrier, "SIP/2.0 200")
+        until("its transaction is gone", lambda: rpc(edge, "tm.stats")["current"] == 0, 90)
+        answer(server, invite, "200 OK", to)
+        heard(server, "ACK")
+        assert hears_nothing_of(carrier, "SIP/2.0 200")
+        assert hears_nothing_of(server, "BYE")
+        (call,) = edge.calls(f"{unique}@{CARRIER}")
+        assert call.ended is None
+
+
+def test_an_answer_that_somebody_made_up_is_not_reacted_to(own_edge: RunningEdge) -> None:
+    """Nor is it passed on to whoever its Via names: the edge is no mirror."""
+    edge, made_up = own_edge, "call_01m8npj07qfy5ajcs2nb4m7c58"
+    with udp(CARRIER) as victim, udp("127.0.0.9") as sender:
+        there = "{}:{}".format(*victim.getsockname())
+        stray = (
+            f"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {edge.address}:{edge.sip_port};branch=z9hG4bKx.1\r\n"
+            f"Via: SIP/2.0/UDP {there};branch=z9hG4bKy\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\n"
+            f"Call-ID: made-up\r\nCSeq: 1 INVITE\r\nContact: <sip:x@127.0.0.9>\r\n"
+            f"Record-Route: <sip:{edge.address};lr;call={made_up}>\r\nContent-Length: 0\r\n\r\n"
+        )
+        sender.sendto(stray.encode(), (edge.address, edge.sip_port))
+        options = request("OPTIONS", "+15550000000", sender.getsockname(), unique="after-it")
+        sender.sendto(options, (edge.address, edge.sip_port))
+        heard(sender, "SIP/2.0 200")  # what came before it is done with
+        assert hears_nothing_of(sender, "")
+        assert hears_nothing_of(victim, "")

@@ -12,12 +12,15 @@ from voxpria_edge import calls, endings
 from voxpria_edge.background import Background
 from voxpria_edge.calls import Call
 from voxpria_edge.kamailio import Rpc, RpcError
+from voxpria_edge.lately import Lately
 from voxpria_edge.spool import Change, Spool
 
 _log = structlog.get_logger(__name__)
 
 _MOST_ACKNOWLEDGED_AT_ONCE = 1000
 _SETTLE_SECONDS = 2.0
+_LATE_SECONDS = 120.0
+"""How long somebody may still answer a call that is over: longer than its answer is repeated, or it may ring."""
 
 
 class Book:
@@ -36,6 +39,8 @@ class Book:
         """Hears the events of a change once they are on disk."""
         self.on_over: Callable[[Call, Side | None], None] = lambda _call, _by: None
         """Hears of a dialled call that is over, and who ended it, once that is on disk."""
+        self.over = Lately(_LATE_SECONDS)
+        """Dialled calls that ended lately, by their ids."""
         self._acknowledging: asyncio.Queue[str] = asyncio.Queue(_MOST_ACKNOWLEDGED_AT_ONCE)
         self._background = Background()
 
@@ -78,6 +83,8 @@ class Book:
             self.on_changed(call)
         ends = call is not None and call.is_dialled and call.ended_at is not None
         ends = ends and (before is None or before.ended_at is None)
+        if call is not None and ends:
+            self.over.is_new(call.id)
         self._background.begin(self._write(Change(told, known, heard), call if ends else None))
 
     async def _write(self, change: Change, ended: Call | None) -> None:

@@ -125,6 +125,8 @@ class Desk:
             case messages.Answered():
                 self._book.orphans.discard(messages.text(message.record))
                 self._dialling.note_answer(message)
+            case messages.Stray():
+                self._hanging_up.end_stray(message)
             case messages.Insecure():
                 self._hanging_up.cut_off(message)
             case messages.Ended():

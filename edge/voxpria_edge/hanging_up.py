@@ -1,6 +1,7 @@
 """Ends calls: for the API, for the watch, for a side whose media must be encrypted and is not."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -90,6 +91,22 @@ class HangingUp:
             return
         self._background.begin(self._refuse(message))
         self._book.remember(None, *endings.cut_off(call, message))
+
+    def end_stray(self, message: messages.Stray) -> None:
+        """Acknowledge a late answer, or it is repeated; end what it began, unless that is a call that is up."""
+        record = messages.text(message.record)
+        call = self._book.open_call(record)
+        if call is None and record not in self._book.over:
+            return  # whoever made this up is told nothing
+        requests = uac.acknowledged_and_ended(message)
+        self._background.begin(self._send(requests[:1] if call and call.answered_at else requests, record))
+
+    async def _send(self, requests: Sequence[uac.Request], record: str) -> None:
+        try:
+            for request in requests:
+                await self._rpc.send(request)
+        except RpcError as error:
+            _log.warning("a late answer could not be ended", call_id=record, error=str(error))
 
     async def _refuse(self, message: messages.Insecure) -> None:
         """Give the caller its answer; acknowledge and end what the called side takes for a call."""

@@ -16,10 +16,16 @@ class Lately:
 
     def is_new(self, key: str) -> bool:
         """Tell whether a key is met for the first time in this while, which begins then."""
-        now = self._clock()
-        while self._until and (len(self._until) >= _MOST or next(iter(self._until.values())) < now):
-            self._until.popitem(last=False)
-        if key in self._until:
+        if key in self:
             return False
-        self._until[key] = now + self._seconds
+        while len(self._until) >= _MOST:
+            self._until.popitem(last=False)
+        self._until[key] = self._clock() + self._seconds
         return True
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a key has been met lately."""
+        now = self._clock()
+        while self._until and next(iter(self._until.values())) < now:
+            self._until.popitem(last=False)
+        return key in self._until

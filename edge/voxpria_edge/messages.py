@@ -137,6 +137,10 @@ class Insecure(msgspec.Struct, frozen=True, tag_field="kind", tag="insecure", re
     transport: str
 
 
+class Stray(Insecure, frozen=True, tag_field="kind", tag="stray", rename={"from_": "from"}):
+    """A 2xx to an INVITE that nobody waits for any more; it is not kept, as it is repeated until it is acknowledged."""
+
+
 class Replied(msgspec.Struct, frozen=True, tag_field="kind", tag="replied"):
     """What became of a request of ours."""
 
@@ -159,7 +163,7 @@ class Resent(msgspec.Struct, frozen=True, tag_field="kind", tag="resent"):
     """That was all that had not been acknowledged."""
 
 
-Told = Invite | Broken | Tried | Progress | Answered | Ended | Insecure
+Told = Invite | Broken | Tried | Progress | Answered | Ended | Insecure | Stray
 Message = Told | Challenged | Replied | Live | Resent
 
 
