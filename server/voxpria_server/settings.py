@@ -3,6 +3,7 @@
 `main` and `worker` read them once and pass them down; nothing else looks at the environment.
 """
 
+from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -140,7 +141,11 @@ class Settings(BaseSettings):
     def is_sandbox_host(self, host: str) -> bool:
         """Tell whether the sandbox is asked, by a Host header (RFC 9110 section 7.2)."""
         name = host.partition(":")[0].rstrip(".").lower()
-        return any(listed in {"*", name} for listed in _split(self.sandbox_hosts.lower()))
+        return not self._sandbox_hosts.isdisjoint({"*", name})
+
+    @cached_property
+    def _sandbox_hosts(self) -> frozenset[str]:
+        return frozenset(_split(self.sandbox_hosts.lower()))
 
     @property
     def master_key_file(self) -> Path:

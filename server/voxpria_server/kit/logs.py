@@ -9,6 +9,9 @@ import logging.config
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,6 +22,8 @@ from procrastinate import JobContext
 from voxpria_server.kit.ids import has_form
 
 Log = structlog.typing.FilteringBoundLogger
+_NONE: Mapping[str, str | int] = MappingProxyType({})
+_fields: ContextVar[Mapping[str, str | int]] = ContextVar("log_fields", default=_NONE)
 
 
 def get_logger(name: str) -> Log:
@@ -30,18 +35,17 @@ def get_logger(name: str) -> Log:
 @contextmanager
 def fields(**named: str | int) -> Iterator[None]:
     """Have every line that is logged within the block carry these fields; and those added within, until its end."""
-    before = structlog.contextvars.get_contextvars()
-    structlog.contextvars.bind_contextvars(**named)
+    before = _fields.get()
+    _fields.set({**before, **named})
     try:
         yield
     finally:
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(**before)
+        _fields.set(before)
 
 
 def name_in_log(**named: str) -> None:
     """Have the lines that follow in this request or job carry these fields too."""
-    structlog.contextvars.bind_contextvars(**named)
+    _fields.set({**_fields.get(), **named})
 
 
 def name_ids(path_params: Mapping[str, str]) -> None:
@@ -62,11 +66,11 @@ async def log_job(run: Callable[[], Awaitable[Any]], context: JobContext, _worke
 def set_up(level: str) -> None:
     """Send every log record of this process to stderr as JSON. `level` is a name of the logging module."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _add_fields,
         _add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_time,
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
@@ -109,6 +113,17 @@ def _encode(record: dict[str, Any], default: Callable[[Any], Any]) -> str:
         return msgspec.json.encode(record, enc_hook=default).decode()
     except UnicodeEncodeError:  # a lone surrogate
         return json.dumps(record, default=default)
+
+
+def _add_fields(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add what `fields` and `name_in_log` have named."""
+    return {**_fields.get(), **record}
+
+
+def _add_time(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say when a line was written."""
+    record["timestamp"] = msgspec.to_builtins(datetime.now(UTC))
+    return record
 
 
 def _add_trace(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
