@@ -58,7 +58,7 @@ async def test_those_who_come_while_one_is_counted_are_counted_together(gate, co
     places = await asyncio.gather(*entering)
     assert [used for _, used in places] == list(range(1, 9))
     assert [count for _, count in counter.counts] == [1, 7]
-    assert gate._waiting == {}
+    assert gate._together._waiting == {}
 
 
 async def test_each_key_and_address_is_counted_for_itself(gate, counter):
@@ -90,4 +90,4 @@ async def test_who_goes_away_leaves_the_others_their_places(gate, counter):
     await until(lambda: len(counter.counts) == 2)
     counter.let_go.set()
     assert (await last)[1] == 2
-    assert gate._waiting == {}
+    assert gate._together._waiting == {}

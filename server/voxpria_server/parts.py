@@ -17,6 +17,7 @@ from voxpria_server.kit.db import Database
 from voxpria_server.kit.ending import close_all
 from voxpria_server.kit.jobs import Blueprint, Worker, create_app
 from voxpria_server.kit.sealing import load_sealer
+from voxpria_server.numbers.importer import Importer
 from voxpria_server.numbers.jobs import blueprint as numbers_blueprint
 from voxpria_server.provider_hooks.jobs import blueprint as provider_hooks_blueprint
 from voxpria_server.providers.elevenlabs import ElevenLabs
@@ -66,6 +67,7 @@ def create_parts(settings: Settings) -> Parts:
             requests_per_hour=settings.requests_per_hour,
             imports_per_minute=settings.imports_per_minute,
         ),
+        "importer": Importer(database, imports_per_minute=settings.imports_per_minute),
         "turns": Turns(),
         "http": http,
         "providers": {

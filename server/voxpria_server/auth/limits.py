@@ -122,9 +122,13 @@ class ImportAllowance:
     async def _count(self, conn: AsyncConnection, count: int) -> Window:
         caller, per_minute = self._request.state.caller, self._per_minute
         window = await count_imports(conn, caller.account_id, caller.mode, count, per_minute=per_minute)
+        self.show(window)
+        return window
+
+    def show(self, window: Window) -> None:
+        """Have the answer say that the limit stands there."""
         self._request.state.headers.update(window.headers)
         self._window = window
-        return window
 
 
 Imports = Annotated[ImportAllowance, Depends(ImportAllowance)]

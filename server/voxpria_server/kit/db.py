@@ -271,6 +271,11 @@ class RequestDatabase:
         self._database: Database = request.app.state.database
         self._connection: AsyncConnection | None = getattr(request.state, "connection", None)
 
+    @property
+    def has_transaction(self) -> bool:
+        """True if what is to be done belongs to a transaction that goes on already."""
+        return self._connection is not None
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Give the transaction; committed with this block, or at the end of the request."""

@@ -20,6 +20,7 @@ from voxpria_server.kit.pagination import Listing, Page
 from voxpria_server.kit.parts import part
 from voxpria_server.kit.sealing import SealerPart
 from voxpria_server.numbers import bulk, names, queries, schemas, service
+from voxpria_server.numbers.importer import Importer
 from voxpria_server.settings import SettingsPart
 from voxpria_server.trunks import service as trunk_service
 from voxpria_server.trunks.schemas import TrunkProvisioned
@@ -41,6 +42,7 @@ async def _trunks(settings: SettingsPart, database: DatabasePart, sealer: Sealer
 
 
 TrunksPart = Annotated[Trunks, Depends(_trunks)]
+ImporterPart = Annotated[Importer, Depends(part("importer"))]
 ProvidersPart = Annotated[Mapping[str, Any], Depends(part("providers"))]
 
 
@@ -94,10 +96,10 @@ async def list_numbers(
     responses=raises("invalid_phone_number", "trunk_not_found", "agent_not_found", "phone_number_exists"),
 )
 async def import_number(
-    caller: Writer, conn: Connection, imports: Imports, body: schemas.NumberImport
+    caller: Writer, database: RequestDatabasePart, importer: ImporterPart, imports: Imports, body: schemas.NumberImport
 ) -> schemas.NumberHead:
     """Import a phone number."""
-    return schemas.head(asdict(await service.import_number(conn, caller, body, imports)))
+    return schemas.head(asdict(await importer.import_number(database, caller, body, imports)))
 
 
 BULK_PATH = f"{router.prefix}/bulk-import"
