@@ -4,7 +4,8 @@ A delivery is a row and no job. Whoever commits one says so by NOTIFY, and a cou
 statement, which gives each its turn in the account's rate too. A claim is a lease: what a killed process had claimed
 is another's when it runs out. What was attempted is recorded together, by as many as have ended meanwhile.
 
-Rows that can't go now wait in their rows: for their turn, a lane or the next attempt.
+What can't go now waits in its row: for its turn, a lane or the next attempt. Only for a lane of a webhook that answers
+quickly it waits here, as what is claimed already, for a second at most.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from voxpria_server.kit.logs import get_logger, name_in_log
 from voxpria_server.kit.metrics import REGISTRY
 from voxpria_server.kit.sealing import Sealer
 from voxpria_server.webhooks import outbox, queries, signing
+from voxpria_server.webhooks.lanes import Line
 from voxpria_server.webhooks.queries import Attempt, Standing
 from voxpria_server.webhooks.sender import Outcome, Sender
 
@@ -41,7 +43,9 @@ FAILING = timedelta(days=5)
 
 _AT_ONCE = 500
 _LEASE = timedelta(seconds=25)
-"""Longer than an attempt can take, its record included."""
+"""Longer than an attempt can take, its wait in line and its record included."""
+_TURN = timedelta(minutes=1)
+"""How long a turn in the account's rate is good."""
 _LOOK_SECONDS = 1.0
 """How often is looked for what became due by the clock; what is due at once rings."""
 _SHUTDOWN_SECONDS = 1.5
@@ -57,6 +61,7 @@ class Courier:
         self._database, self._sealer, self._sender = database, sealer, sender
         self._attempts_per_minute = attempts_per_minute
         self._record = _Record(database)
+        self._line = Line[asyncpg.Record]()
         self._running: dict[asyncio.Task[None], str] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -71,9 +76,10 @@ class Courier:
         """Let attempts end for 1.5 s; what is broken off then is another courier's at once."""
         bringing, *_ = self._tasks
         await _end([bringing])
+        in_line = [delivery["id"] for delivery in self._line.leave(0)]
         if self._running:
             await asyncio.wait(self._running, timeout=_SHUTDOWN_SECONDS)
-        broken_off = list(self._running.values())
+        broken_off = [*in_line, *self._running.values()]
         await _end([*self._running, *self._tasks])
         with suppress(DatabaseUnavailableError, asyncpg.PostgresError, TimeoutError):
             async with asyncio.timeout(_SHUTDOWN_SECONDS):
@@ -95,38 +101,52 @@ class Courier:
     async def _bring(self) -> bool:
         """Begin the attempts of what is due; return True if there may be more."""
         due = await queries.claim_due(self._database, _AT_ONCE, _LEASE, self._attempts_per_minute)
-        waiting: dict[str, datetime] = {}
+        waiting = {delivery["id"]: utc_now() for delivery in self._line.leave()}
         for delivery in due:
-            if not delivery["is_claimed"]:
-                continue
-            lane = ExitStack()
-            wait_seconds = lane.enter_context(
-                self._sender.lanes.enter(delivery["webhook_id"], f"{delivery['account_id']} {delivery['mode']}")
-            )
-            if wait_seconds is None:
-                self._begin(delivery, lane)
-            else:
-                lane.close()
+            if delivery["is_claimed"] and (wait_seconds := self._admit(delivery)) is not None:
                 waiting[delivery["id"]] = utc_now() + timedelta(seconds=wait_seconds)
         await queries.wait_until(self._database, waiting)
         return len(due) == _AT_ONCE
 
-    def _begin(self, delivery: asyncpg.Record, lane: ExitStack) -> None:
+    def _admit(self, delivery: asyncpg.Record) -> float | None:
+        """Begin an attempt, or have it stand in line; else return for how long it has to wait in its row."""
+        webhook_id = delivery["webhook_id"]
+        if self._line.is_any(webhook_id) and self._line.join(webhook_id, delivery):
+            return None
+        wait_seconds = self._begin(delivery)
+        if wait_seconds is None or (self._sender.lanes.are_quick(webhook_id) and self._line.join(webhook_id, delivery)):
+            return None
+        return wait_seconds
+
+    def _begin(self, delivery: asyncpg.Record) -> float | None:
+        """Begin an attempt if there is a lane; else return for how long it has to wait."""
+        lane = ExitStack()
+        account = f"{delivery['account_id']} {delivery['mode']}"
+        wait_seconds = lane.enter_context(self._sender.lanes.enter(delivery["webhook_id"], account))
+        if wait_seconds is not None:
+            lane.close()
+            return wait_seconds
         task = asyncio.create_task(self._attempt(delivery, lane), name="webhook attempt")
         self._running[task] = delivery["id"]
         task.add_done_callback(self._running.pop)
+        return None
+
+    def _go_on(self, webhook_id: str) -> None:
+        """Begin the attempt that stands first in a webhook's line, while its turn is good; else it leaves by itself."""
+        delivery = self._line.first_of(webhook_id)
+        if delivery is not None and utc_now() < delivery["turn_at"] + _TURN and self._begin(delivery) is None:
+            self._line.step_out(webhook_id)
 
     async def _attempt(self, delivery: asyncpg.Record, lane: ExitStack) -> None:
-        with lane:
-            try:
+        try:
+            with lane:
                 attempt = await self._make(delivery)
-            except Exception:  # ours, not the customer's: as a secret that can't be opened
-                _log.exception("delivery could not be attempted", delivery_id=delivery["id"])
-                await queries.wait_until(
-                    self._database, {delivery["id"]: utc_now() + timedelta(seconds=_TROUBLE_SECONDS)}
-                )
-            else:
-                await self._record.add(attempt)
+        except Exception:  # ours, not the customer's: as a secret that can't be opened
+            _log.exception("delivery could not be attempted", delivery_id=delivery["id"])
+            await queries.wait_until(self._database, {delivery["id"]: utc_now() + timedelta(seconds=_TROUBLE_SECONDS)})
+        else:
+            self._go_on(delivery["webhook_id"])
+            await self._record.add(attempt)
 
     async def _make(self, delivery: asyncpg.Record) -> Attempt:
         parent = tracing.within(delivery["traceparent"]) if delivery["traceparent"] else None

@@ -116,10 +116,10 @@ WITH due AS MATERIALIZED (
         claimed_until = CASE WHEN NOT is_given_up AND given.turn_at <= statement_timestamp()
                              THEN statement_timestamp() + $2::interval END
     FROM given WHERE d.id = given.id
-    RETURNING d.id, d.webhook_id, d.event_id, d.attempts, d.claimed_until
+    RETURNING d.id, d.webhook_id, d.event_id, d.attempts, d.turn_at, d.claimed_until
 )
-SELECT d.id, d.claimed_until IS NOT NULL AS is_claimed, d.webhook_id, d.event_id, d.attempts, e.body, e.is_test,
-    e.traceparent,
+SELECT d.id, d.claimed_until IS NOT NULL AS is_claimed, d.webhook_id, d.event_id, d.attempts, d.turn_at, e.body,
+    e.is_test, e.traceparent,
     w.account_id, w.mode, w.url, w.sealed_secret, w.previous_sealed_secret, w.previous_secret_expires_at,
     w.failing_since
 FROM changed AS d JOIN webhooks w ON w.id = d.webhook_id
