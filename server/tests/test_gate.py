@@ -52,13 +52,21 @@ async def until(probe: Callable[[], bool]) -> None:
 
 
 async def test_those_who_come_while_one_is_counted_are_counted_together(gate, counter):
-    entering = [enter(gate) for _ in range(8)]
+    first = enter(gate)
     await until(lambda: len(counter.counts) == 1)
+    entering = [first, *(enter(gate) for _ in range(7))]
     counter.let_go.set()
     places = await asyncio.gather(*entering)
     assert [used for _, used in places] == list(range(1, 9))
     assert [count for _, count in counter.counts] == [1, 7]
     assert gate._together._waiting == {}
+
+
+async def test_those_who_come_at_the_same_moment_are_counted_together(gate, counter):
+    counter.let_go.set()
+    places = await asyncio.gather(*(enter(gate) for _ in range(8)))
+    assert [used for _, used in places] == list(range(1, 9))
+    assert [count for _, count in counter.counts] == [8]
 
 
 async def test_each_key_and_address_is_counted_for_itself(gate, counter):
@@ -83,11 +91,13 @@ async def test_a_failure_is_everybodys_and_the_next_is_counted_again(gate, count
 
 
 async def test_who_goes_away_leaves_the_others_their_places(gate, counter):
-    first, gone, last = (enter(gate) for _ in range(3))
+    first = enter(gate)
     await until(lambda: len(counter.counts) == 1)
+    gone, last = enter(gate), enter(gate)
+    await asyncio.sleep(0)  # both have entered
     first.cancel()
     gone.cancel()
-    await until(lambda: len(counter.counts) == 2)
     counter.let_go.set()
-    assert (await last)[1] == 2
+    assert (await last)[1] == 3
+    assert [count for _, count in counter.counts] == [1, 2]
     assert gate._together._waiting == {}

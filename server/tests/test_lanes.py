@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 from voxpria_server.webhooks import lanes
-from voxpria_server.webhooks.lanes import Lanes
+from voxpria_server.webhooks.lanes import Lanes, Line
 
 pytestmark = pytest.mark.unit
 
@@ -80,3 +80,29 @@ def test_all_together_are_bounded(clock):
         all_ = [stack.enter_context(shared.enter(f"w{n}", f"acct{n}")) for n in range(300)]
         assert all_.count(None) == lanes.MOST_AT_ONCE
     assert shared._of_account.total() == 0
+
+
+def test_only_where_all_lanes_of_a_quick_webhook_are_taken_one_is_free_again_soon(clock):
+    shared = Lanes(clock)
+    with ExitStack() as stack:
+        for _ in range(8):
+            assert not shared.are_quick("a")
+            stack.enter_context(shared.enter("a", "acct"))
+        assert shared.are_quick("a")
+        clock.now += lanes.SLOW_SECONDS
+        assert not shared.are_quick("a"), "it has not answered for long"
+
+
+def test_a_line_is_left_in_the_order_in_which_it_was_joined_or_after_a_second(clock):
+    line = Line[int](clock)
+    assert [line.join("a", n) for n in range(lanes.MOST_IN_LINE + 1)] == [True] * lanes.MOST_IN_LINE + [False]
+    assert line.first_of("a") == 0
+    line.step_out("a")
+    clock.now += lanes.LINE_SECONDS / 2
+    assert line.join("b", 1000)
+    assert line.leave() == []
+    clock.now += lanes.LINE_SECONDS / 2
+    assert line.leave() == list(range(1, lanes.MOST_IN_LINE))
+    assert (line.is_any("a"), line.is_any("b")) == (False, True)
+    line.step_out("b")
+    assert (line.is_any("b"), line.first_of("b")) == (False, None)

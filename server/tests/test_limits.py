@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections import Counter
 
 import httpx2
 import pytest
@@ -120,6 +121,19 @@ async def test_imports_count_only_what_was_imported(client):
     listed = await client.get("/v1/phone-numbers")
     assert listed.json()["pagination"]["total"] == 10
     assert told(listed)[0] == 1000
+
+
+async def test_imports_that_come_together_are_each_answered_for_themselves(client):
+    trunk = (await client.post("/v1/sip/trunks", json=TRUNK)).json()["id"]
+    assert (await client.post("/v1/phone-numbers/import", json=number(0, trunk))).status_code == 201
+    bodies = [*(number(n, trunk) for n in range(11)), number(11, "trunk_none")]
+    answers = await asyncio.gather(*(client.post("/v1/phone-numbers/import", json=body) for body in bodies))
+    verdicts = Counter(answer.json()["error"]["code"] if answer.is_error else "imported" for answer in answers)
+    assert verdicts == {"imported": 9, "phone_number_exists": 1, "trunk_not_found": 1, "import_limit_exceeded": 1}
+    imported = [answer for answer in answers if not answer.is_error]
+    assert sorted(told(answer)[:2] for answer in imported) == [(10, left) for left in range(9)]
+    assert {answer.json()["number"] for answer in imported} <= {body["phone_number"] for body in bodies}
+    assert (await client.get("/v1/phone-numbers")).json()["pagination"]["total"] == 10
 
 
 async def test_imports_go_on_when_the_window_ends(api, client):

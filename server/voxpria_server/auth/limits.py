@@ -9,9 +9,9 @@ are rows of one unlogged table, counted by one upsert, so they are exact however
         await imports.count(conn, added) # in the same transaction: what is rolled back was never counted
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
+import msgspec
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,8 +28,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """Where a limit stands after a use, or after one that was refused (`is_exceeded`)."""
 
     kind: Kind

@@ -5,12 +5,12 @@ async def list_calls(caller: Annotated[Caller, Depends(require("calls:read"))], 
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 import asyncpg
+import msgspec
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -37,8 +37,7 @@ SANDBOX_ACCOUNT_ID = "acct_sandbox"
 _KEY = re.compile(r"vox_sk_(?P<mode>test|live)_[A-Za-z0-9_]{1,128}")
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who is calling, and what they see: one account in one mode."""
 
     account_id: str

@@ -110,8 +110,13 @@ class Database:
 
         Raises as `transaction` does.
         """
-        with statement_span(sql), _outage_named(OSError):
-            return await self._quick.fetch(sql, *args)
+        with statement_span(sql):
+            try:
+                return await self._quick.fetch(sql, *args)
+            except Exception as error:
+                if isinstance(error, OSError) or _is_outage(error):
+                    raise DatabaseUnavailableError(type(error).__name__) from error
+                raise
 
     async def fetch_row(self, sql: str, *args: object) -> asyncpg.Record | None:
         """Return the first row, as `fetch` does."""
@@ -151,20 +156,19 @@ class _QuickPool:
         self._idle: list[asyncpg.Connection[asyncpg.Record]] = []
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run the statement; a connection that was broken off in the middle is not lent again."""
         if self._room.locked():
             async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
                 await self._room.acquire()
         else:
             await self._room.acquire()
         try:
-            return await self._fetch(await self._connection(), sql, args)
+            return await self._fetch(sql, args)
         finally:
             self._room.release()
 
-    async def _fetch(
-        self, connection: "asyncpg.Connection[asyncpg.Record]", sql: str, args: tuple[object, ...]
-    ) -> list[asyncpg.Record]:
-        """Run the statement; a connection that was broken off in the middle is not lent again."""
+    async def _fetch(self, sql: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
+        connection = self._take() or await asyncpg.connect(self._url, **_connect_options())
         try:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
         except asyncpg.PostgresError:
@@ -176,12 +180,12 @@ class _QuickPool:
         self._idle.append(connection)
         return rows
 
-    async def _connection(self) -> "asyncpg.Connection[asyncpg.Record]":
+    def _take(self) -> "asyncpg.Connection[asyncpg.Record] | None":
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(self._url, **_connect_options())
+        return None
 
     async def close(self) -> None:
         for connection in self._idle:

@@ -48,19 +48,17 @@ class RequestMiddleware:
         request_id = new_id("req")
         headers: dict[str, str] = {}
         scope.setdefault("state", {}).update(request_id=request_id, headers=headers)
-        with logs.fields(request_id=request_id):
-            await self._serve(scope, self._bounded(scope["path"], receive), _Sender(send, request_id, headers))
+        span = tracing.span(scope["method"], kind=SpanKind.SERVER, within=_trace_of(scope))
+        with logs.fields(request_id=request_id), span as recorded:
+            sender = _Sender(send, request_id, headers)
+            await self._serve(recorded, scope, self._bounded(scope["path"], receive), sender)
 
     def _bounded(self, path: str, receive: Receive) -> Receive:
         if path.startswith(self._unbounded_prefix):
             return receive
         return _Bounded(receive, self._body_limits.get(path, MAX_BODY_BYTES))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: "_Sender") -> None:
-        with tracing.span(scope["method"], kind=SpanKind.SERVER, within=_trace_of(scope)) as span:
-            await self._traced(span, scope, receive, send)
-
-    async def _traced(self, span: Span, scope: Scope, receive: Receive, send: "_Sender") -> None:
+    async def _serve(self, span: Span, scope: Scope, receive: Receive, send: "_Sender") -> None:
         started_at = time.perf_counter()
         # HEAD is GET without the body (RFC 9110 section 9.3.2), which the server leaves out
         asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -76,16 +74,14 @@ class RequestMiddleware:
             _log.exception("request raised", method=scope["method"], path=_printable(scope["path"]))
             if send.status is None:
                 await self._render_failure(error, send.request_id)(scope, receive, send)
-        seconds = time.perf_counter() - started_at
+        seconds, method = time.perf_counter() - started_at, scope["method"]
         route = route_of(asked)
-        count_request(scope["method"], route, send.status, seconds)
-        _describe(span, scope, route, send)
+        count_request(method, route, send.status, seconds)
+        if span.is_recording():
+            _describe(span, scope, route, send)
+        milliseconds = round(seconds * 1000, 1)
         _log.info(
-            "request",
-            method=scope["method"],
-            path=_printable(scope["path"]),
-            status=send.status,
-            duration_ms=round(seconds * 1000, 1),
+            "request", method=method, path=_printable(scope["path"]), status=send.status, duration_ms=milliseconds
         )
 
 
@@ -100,8 +96,6 @@ def _trace_of(scope: Scope) -> Context | None:
 
 def _describe(span: Span, scope: Scope, route: str, send: "_Sender") -> None:
     """Say in a span what was asked and answered; not its path and query, which may hold phone numbers."""
-    if not span.is_recording():
-        return
     span.update_name(f"{scope['method']} {route}")
     caller = scope["state"].get("caller")
     attributes = {
@@ -148,4 +142,4 @@ class _Sender:
 
 
 def _printable(path: str) -> str:
-    return re.sub(r"[^\x20-\x7e]", "?", path)[:200]
+    return (path if path.isascii() and path.isprintable() else re.sub(r"[^\x20-\x7e]", "?", path))[:200]

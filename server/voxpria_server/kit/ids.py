@@ -18,6 +18,7 @@ _GIVEN = re.compile(rf"[a-z]+_[0-7][{_ALPHABET}]{{9}}[ef][{_ALPHABET}]{{2}}[89ab
 """The 11th character holds a UUID's version, the 14th its variant."""
 _LENGTH = 26
 _RANDOM_BITS = 74
+_LOW = (1 << 62) - 1
 _VERSION, _VARIANT = 0x7, 0b10
 _lock = threading.Lock()
 _last = (0, 0)
@@ -26,7 +27,7 @@ _last = (0, 0)
 def new_id(prefix: str) -> str:
     """Return a new id such as `call_06a3…`."""
     milliseconds, random = _tick()
-    high, low = random >> 62, random & ((1 << 62) - 1)
+    high, low = random >> 62, random & _LOW
     number = milliseconds << 80 | _VERSION << 76 | high << 64 | _VARIANT << 62 | low
     return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 

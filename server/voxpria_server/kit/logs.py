@@ -7,6 +7,7 @@ import json
 import logging
 import logging.config
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,15 +22,50 @@ from procrastinate import JobContext
 
 from voxpria_server.kit.ids import has_form
 
-Log = structlog.typing.FilteringBoundLogger
 _NONE: Mapping[str, str | int] = MappingProxyType({})
 _fields: ContextVar[Mapping[str, str | int]] = ContextVar("log_fields", default=_NONE)
 
 
+class Log:
+    """Writes a module's lines, at once; past the logging module, which takes as long as a query to write one."""
+
+    least = logging.INFO
+    """Of all modules: the least level that is written."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def debug(self, event: str, **named: object) -> None:
+        """Say what helps to find a fault."""
+        if self.least <= logging.DEBUG:
+            self._write("debug", event, named)
+
+    def info(self, event: str, **named: object) -> None:
+        """Say what happened."""
+        if self.least <= logging.INFO:
+            self._write("info", event, named)
+
+    def warning(self, event: str, **named: object) -> None:
+        """Say what should not happen, and was coped with."""
+        if self.least <= logging.WARNING:
+            self._write("warning", event, named)
+
+    def error(self, event: str, **named: object) -> None:
+        """Say what failed."""
+        self._write("error", event, named)
+
+    def exception(self, event: str, **named: object) -> None:
+        """Say what failed by the exception that is being handled."""
+        self._write("error", event, {**named, "exception": traceback.format_exc().rstrip()})
+
+    def _write(self, level: str, event: str, named: Mapping[str, object]) -> None:
+        record = {**_fields.get(), **named, "event": event, "level": level, "logger": self._name}
+        sys.stderr.write(f"{_encode(_stamped(record))}\n")
+
+
 def get_logger(name: str) -> Log:
     """Return the logger of a module."""
-    logger: Log = structlog.get_logger(name)
-    return logger
+    return Log(name)
 
 
 @contextmanager
@@ -65,24 +101,16 @@ async def log_job(run: Callable[[], Awaitable[Any]], context: JobContext, _worke
 
 def set_up(level: str) -> None:
     """Send every log record of this process to stderr as JSON. `level` is a name of the logging module."""
-    shared: list[Any] = [
-        _add_fields,
-        _add_trace,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        _add_time,
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(_encode)],
-        logger_factory=_Lines,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        cache_logger_on_first_use=True,
-    )
+    Log.least = logging.getLevelNamesMapping()[level]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[
+                _add_what_all_have,
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.format_exc_info,
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
@@ -95,44 +123,26 @@ def set_up(level: str) -> None:
     _quieten()
 
 
-class _Lines:
-    """Writes our own lines: past the logging module, which takes as long as a query to write one."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def msg(self, line: str) -> None:
-        """Write a line, at once."""
-        sys.stderr.write(f"{line}\n")
-
-    debug = info = warning = error = critical = exception = msg
+def _add_what_all_have(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Give a library's record what our own lines have."""
+    return _stamped({**_fields.get(), **record})
 
 
-def _encode(record: dict[str, Any], default: Callable[[Any], Any]) -> str:
-    try:
-        return msgspec.json.encode(record, enc_hook=default).decode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(record, default=default)
-
-
-def _add_fields(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add what `fields` and `name_in_log` have named."""
-    return {**_fields.get(), **record}
-
-
-def _add_time(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Say when a line was written."""
+def _stamped(record: dict[str, Any]) -> dict[str, Any]:
+    """Say when a line was written, and in which trace."""
     record["timestamp"] = msgspec.to_builtins(datetime.now(UTC))
-    return record
-
-
-def _add_trace(_logger: object, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Say in which trace a line was written."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         record["trace_id"] = trace.format_trace_id(context.trace_id)
         record["span_id"] = trace.format_span_id(context.span_id)
     return record
+
+
+def _encode(record: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(record, enc_hook=repr).decode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(record, default=repr)
 
 
 def _quieten() -> None:

@@ -9,6 +9,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import cached_property
 from re import Pattern
 from typing import Any
 
@@ -28,6 +29,9 @@ _OTHER_NEEDS = (
 )
 
 
+_NO_QUERY: dict[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of the path or the query."""
@@ -39,12 +43,15 @@ class Parameter:
     """The ellipsis if it must be sent."""
     field: Any
     """FastAPI's."""
+    is_any_text: bool
+    """True if whatever is sent is right as it is."""
 
     @classmethod
     def of(cls, where: str, field: Any) -> "Parameter":  # noqa: ANN401
         """Return the parameter of FastAPI's field."""
         default = ... if field.field_info.is_required() else field.default
-        return cls(where, field.name, field.alias, default, field)
+        is_any_text = field.field_info.annotation is str and not field.field_info.metadata
+        return cls(where, field.name, field.alias, default, field, is_any_text)
 
     def check(self, raw: object, errors: list[Any]) -> object:
         """Return the value that was sent as it is declared to be, or add to `errors`."""
@@ -52,6 +59,8 @@ class Parameter:
         if raw is ...:
             errors.append({"type": "missing", "loc": where, "msg": "Field required", "input": None})
             return None
+        if self.is_any_text:
+            return raw
         value, wrong = self.field.validate(raw, loc=where)
         errors += wrong
         return value
@@ -79,21 +88,33 @@ class Plan:
         """Return what the call is given; add to `errors` what was sent wrong, after which nothing is called."""
         values: dict[str, Any] = {}
         for name, need in self.needs:
-            needed = await need._values(request, errors)
+            needed = await need._values(request, errors) if need.takes_more else need._request(request)
             if not errors:
                 result = await need.call(**needed)
                 if name is not None:
                     values[name] = result
-        given = {"path": request.path_params, "query": request.query_params} if self.parameters else {}
+        if self.parameters:
+            self._add_sent(values, request, errors)
+        return values | self._request(request)
+
+    @cached_property
+    def takes_more(self) -> bool:
+        """True if the call takes anything but the request."""
+        return bool(self.needs or self.parameters)
+
+    def _request(self, request: Request) -> dict[str, Any]:
+        return {} if self.request_name is None else {self.request_name: request}
+
+    def _add_sent(self, values: dict[str, Any], request: Request, errors: list[Any]) -> None:
+        """Add what was sent in path and query, or its default."""
+        query = request.query_params if request.scope["query_string"] else _NO_QUERY
+        given = {"path": request.path_params, "query": query}
         for parameter in self.parameters:
             raw = given[parameter.where].get(parameter.alias, parameter.default)
             if raw is parameter.default and raw is not ...:
                 values[parameter.name] = raw
             else:
                 values[parameter.name] = parameter.check(raw, errors)
-        if self.request_name is not None:
-            values[self.request_name] = request
-        return values
 
 
 def plan_of(dependant: Dependant, *, is_endpoint: bool = True) -> Plan | None:

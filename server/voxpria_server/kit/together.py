@@ -27,20 +27,17 @@ class Together(Generic[N, Asked, Answer]):
 
     async def ask(self, name: N, asked: Asked) -> Answer:
         """Return the answer of the run that this is done in."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(name)
-        if waiting is not None:
-            answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            waiting.append((asked, answer))
-            return await answer
-        self._waiting[name] = []
-        try:
-            (first,) = await self._run(name, [asked])
-        finally:
+        if waiting is None:
+            self._waiting[name] = [(asked, answer)]
             self._go_on(name)
-        return first
+        else:
+            waiting.append((asked, answer))
+        return await answer
 
     def _go_on(self, name: N) -> None:
-        """Serve those who came meanwhile."""
+        """Have those served who are there when the event loop has come round: they came at the same moment."""
         if not self._waiting[name]:
             del self._waiting[name]
             return

@@ -5,8 +5,8 @@ before it; together, they wait for one. Each is judged and answered for itself, 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.auth.limits import ImportAllowance, Window, count_imports
@@ -57,7 +57,7 @@ class Importer:
         told: list[Told] = []
         for outcome in outcomes:
             used += isinstance(outcome, Imported)
-            window = replace(turn.window, used=used)
+            window = msgspec.structs.replace(turn.window, used=used)
             told.append((window.error if outcome is None else outcome, window))
         return told
 
