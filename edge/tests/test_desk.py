@@ -1,11 +1,13 @@
 """The desk: each message acted on once, remembered, acknowledged; catching up after any restart."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kamailio_words import BEGIN, TABLE, ended, heard, invite, progress
+import pytest
+from kamailio_words import BEGIN, TABLE, base64_of, ended, heard, invite, progress
 from scripted import Kamailio
 from voxpria_edge import messages
 from voxpria_edge.admission import Admission
@@ -224,3 +226,39 @@ async def test_our_own_hang_up_keeps_its_reason_and_may_fail(tmp_path: Path) -> 
         await at.hanging_up.hang_up(at.book.calls[call.id], "media_timeout")
         assert at.kamailio.hung_up == [call.sip_call_id]
         assert at.book.calls[call.id].ending == "media_timeout"
+
+
+async def test_an_invite_that_comes_once_more_since_kamailio_died_goes_on_with_its_call(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        question = invite(branch=base64_of("z9hG4bK1"))
+        await at.hear(question)
+        (call,) = at.book.open_calls
+        again = {**question, "id": str(uuid.uuid4()), "label": 999_999, "at": f"{BEGIN + 3:.6f}"}
+        await at.reconnect(again)
+        (same,) = at.book.open_calls
+        assert (same.id, same.opened_at) == (call.id, call.opened_at)
+        assert same.asked != call.asked
+        assert not at.book.orphans
+        assert len([sent for sent in at.answers() if isinstance(sent, messages.Dial)]) == 2
+        assert [kind for kind, _ in await at.told()] == ["Invited"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"source": "203.0.113.2"}, {"branch": base64_of("z9hG4bK2")}, {"cseq": 8}, {"from_tag": base64_of("b")}]
+)
+async def test_another_invite_is_another_call(tmp_path: Path, other: dict[str, object]) -> None:
+    async with office(tmp_path) as at:
+        question = invite(branch=base64_of("z9hG4bK1"), cseq=7)
+        await at.hear(question)
+        again = {**question, "id": str(uuid.uuid4()), "label": 999_999, "at": f"{BEGIN + 3:.6f}", **other}
+        await at.reconnect(again)
+        assert len(at.book.open_calls) == 2
+
+
+async def test_an_invite_is_refused_as_often_as_it_comes_and_recorded_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        question = invite(to="+15555551239", branch=base64_of("z9hG4bK1"))
+        await at.hear(question, {**question, "id": str(uuid.uuid4())})
+        assert len(at.answers()) == 2
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
+        await until(lambda: len(at.kamailio.acknowledged) == 2)

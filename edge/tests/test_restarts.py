@@ -122,7 +122,7 @@ def test_an_answer_that_comes_after_kamailio_died_reaches_no_caller_and_is_ended
         invite = heard(server, "INVITE")
         restart(edge, "kamailio")
         answer(server, invite, "200 OK", to)
-        assert header(heard(server, "ACK"), "To").endswith(";tag=late")
+        assert header_of(heard(server, "ACK"), "To").endswith(";tag=late")
         answer(server, heard(server, "BYE"), "200 OK", to)
         assert hears_nothing_of(carrier, "SIP/2.0 200")
     call = edge.ended_call(f"{unique}@{CARRIER}")
@@ -168,3 +168,77 @@ def test_an_answer_that_somebody_made_up_is_not_reacted_to(own_edge: RunningEdge
         heard(sender, "SIP/2.0 200")  # what came before it is done with
         assert hears_nothing_of(sender, "")
         assert hears_nothing_of(victim, "")
+
+
+@pytest.mark.parametrize("parts", [["kamailio"], ["kamailio", "agent"]], ids=" and ".join)
+def test_an_invite_that_is_repeated_since_kamailio_died_is_the_same_call(
+    own_edge: RunningEdge, number: str, agent_port: int, parts: list[str]
+) -> None:
+    edge, unique = own_edge, f"again{agent_port}"
+    trunk = trunk_to(agent_port, id=f"trunk_{number[1:]}", max_concurrent_calls=1)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = edge.address, edge.sip_port
+    with udp(CARRIER) as carrier, udp(AGENT, agent_port) as server:
+        invite = request("INVITE", number, carrier.getsockname(), unique=unique)
+        carrier.sendto(invite, to)
+        heard(server, "INVITE")
+        for part in parts:
+            restart(edge, part)
+        assert hears_nothing_of(server, "CANCEL")
+        carrier.sendto(invite, to)
+        answer(server, heard(server, "INVITE"), "486 Busy Here", to)
+        heard(carrier, "SIP/2.0 486")
+    call = edge.ended_call(f"{unique}@{CARRIER}")
+    assert call.kinds.count("invited") == 1
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.sip_code) == ("rejected", 486)
+    assert call.invited.refusal is None
+
+
+def test_an_invite_that_was_refused_before_kamailio_died_is_refused_once(own_edge: RunningEdge, number: str) -> None:
+    edge, unique = own_edge, f"refused{number[1:]}"
+    trunk = trunk_to(5060)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = edge.address, edge.sip_port
+    with udp(CARRIER) as carrier:
+        invite = request("INVITE", "+15550009999", carrier.getsockname(), unique=unique)
+        for _ in range(2):
+            carrier.sendto(invite, to)
+            heard(carrier, "SIP/2.0 404")
+            restart(edge, "kamailio")
+        # what is refused next is told of after it
+        carrier.sendto(request("INVITE", "+15550009999", carrier.getsockname(), unique=f"{unique}x"), to)
+        edge.ended_call(f"{unique}x@{CARRIER}")
+    edge.ended_call(f"{unique}@{CARRIER}")
+
+
+def test_calls_that_came_while_the_agent_was_dead_are_in_the_record_when_it_is_back(
+    own_edge: RunningEdge, number: str, agent_port: int
+) -> None:
+    """Also those that are refused whoever decides, and the one that Kamailio refuses by itself."""
+    edge = own_edge
+    trunk = trunk_to(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = edge.address, edge.sip_port
+    edge.kill_part("agent")
+    with udp(CARRIER) as carrier:
+        for dialled in (number, "+15550009999"):
+            unique = f"dead{dialled[1:]}x{agent_port}"
+            carrier.sendto(request("INVITE", dialled, carrier.getsockname(), unique=unique), to)
+            assert "\r\nRetry-After: " in heard(carrier, "SIP/2.0 503")
+        hopless = request("INVITE", number, carrier.getsockname(), unique=f"hops{agent_port}")
+        carrier.sendto(hopless.replace(b"Max-Forwards: 70", b"Max-Forwards: 0"), to)
+        heard(carrier, "SIP/2.0 483")
+    edge.control_plane.status = None
+    edge.start_part("agent")
+    until("the edge is up again", edge.is_up, 90)
+    taken = edge.ended_call(f"dead{number[1:]}x{agent_port}@{CARRIER}")
+    assert taken.ended is not None
+    assert (taken.ended.cause, taken.ended.sip_code) == ("refused", 503)
+    assert "agent did not answer in time" in str(taken.ended.detail)
+    assert edge.ended_call(f"dead15550009999x{agent_port}@{CARRIER}").invited.refusal == "number_not_found"
+    assert edge.ended_call(f"hops{agent_port}@{CARRIER}").invited.refusal == "too_many_hops"
+
+
+def header_of(message: str, name: str) -> str:
+    return header(message.replace("\r\n", "\n"), name)

@@ -67,8 +67,13 @@ async def test_nothing_is_concluded_while_rtpengine_is_down(tmp_path: Path) -> N
 
 async def test_a_call_that_was_ringing_when_kamailio_died_is_lost(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        call = await call_of(at, seconds_ago=3, answered=False, orphan=True)
-        await look(Watch(at.book, at.hanging_up, Media()), call)
+        watch, early = (
+            Watch(at.book, at.hanging_up, Media()),
+            await call_of(at, seconds_ago=20, answered=False, orphan=True),
+        )
+        await look(watch, early)
+        assert at.book.open_calls, "its INVITE may come once more"
+        await look(watch, msgspec.structs.replace(early, opened_at=early.opened_at - timedelta(seconds=20)))
         await at.desk.settle()
         assert not at.book.open_calls
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]

@@ -12,7 +12,7 @@ from voxpria_routing.media import Offered
 from voxpria_routing.snapshot import Mode
 
 from voxpria_edge import endings, messages, negotiation, sdp
-from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Bridge, Call
+from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Bridge, Call, marks_of
 from voxpria_edge.ids import event_id, record_id
 
 
@@ -64,6 +64,7 @@ class _Origin(msgspec.Struct, frozen=True, kw_only=True):
     from_tag: str
     asked: str = ""
     cseq: int = 0
+    marks: str = ""
     bridge: Bridge | None = None
     source: str
     transport: str = ""
@@ -74,7 +75,8 @@ def opened(
 ) -> tuple[Call, list[events.CallEvent]] | None:
     """Return the call and its first events; None for a refused call that is nobody's.
 
-    `before` is the same call as it was when its caller was asked for another INVITE: its record goes on.
+    `before` is the same call as it was when its caller was asked for another INVITE, or had no answer to this one when
+    Kamailio died: its record goes on.
     """
     account, number = decision.carrier, decision.number
     if account is None:
@@ -94,6 +96,7 @@ def opened(
         from_tag=messages.text(invite.from_tag),
         asked=f"{invite.index}:{invite.label}",
         cseq=invite.cseq,
+        marks=marks_of(invite),
         source=f"{invite.source}:{invite.port}",
         transport=invite.transport,
     )
@@ -130,6 +133,7 @@ def _begun(origin: _Origin, decision: Decision, edge_id: str) -> tuple[Call, lis
         from_tag=origin.from_tag,
         asked=origin.asked,
         cseq=origin.cseq,
+        marks=origin.marks,
         opened_at=origin.at,
         max_duration_seconds=max_duration_seconds or 0,
         is_captured=isinstance(decision, Dial) and negotiation.is_captured(decision),

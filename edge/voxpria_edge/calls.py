@@ -1,5 +1,6 @@
 """A call as the edge remembers it, from its INVITE until it is done with. Pure."""
 
+import hashlib
 from datetime import datetime, timedelta
 
 import msgspec
@@ -58,6 +59,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Kamailio's transaction, as `index:label`."""
     cseq: int = 0
     """That of its INVITE."""
+    marks: str = ""
+    """What tells its INVITE from all but its own repetitions, see `repeats`. Empty unless it came in."""
     opened_at: datetime
     max_duration_seconds: int
     is_captured: bool
@@ -102,6 +105,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def trunk_id(self) -> str | None:
         """The trunk whose server is tried, or has answered."""
         return self.trunk_ids[self.at_trunk] if self.at_trunk < len(self.trunk_ids) else None
+
+
+def marks_of(invite: messages.Invite) -> str:
+    """Return what an INVITE has in common with its own repetitions alone (RFC 3261 section 17.2.3).
+
+    Its source is part of it: nobody else can take a call up by its headers.
+    """
+    fields = (invite.source, invite.branch, invite.call_id, invite.from_tag, str(invite.cseq))
+    return hashlib.sha256(" ".join(fields).encode()).hexdigest()[:32]
 
 
 def at_next_trunk(call: Call, decision: Dial) -> Call:

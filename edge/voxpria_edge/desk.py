@@ -21,14 +21,13 @@ from voxpria_edge.ids import call_of_record, half_of_agent
 from voxpria_edge.kamailio import Evapi
 from voxpria_edge.lately import Lately
 from voxpria_edge.middle import Middle
+from voxpria_edge.repeats import REPEATED_SECONDS, Repeats
 from voxpria_edge.strangers import Strangers
 
 _log = structlog.get_logger(__name__)
 
 _INTERVAL_TOO_SMALL = 422
 """RFC 4028 section 6: the caller is to ask again, with the session's length that the answer names."""
-_REPEATED_SECONDS = 32.0
-"""How long an INVITE that is not answered is repeated (RFC 3261 section 17.1.1.2: 64 times T1)."""
 
 
 class Desk:
@@ -52,7 +51,8 @@ class Desk:
         """Gives the sound of an announcement, if there is one."""
         self.strangers = Strangers()
         """Who is refused and is nobody's."""
-        self._broken = Lately(_REPEATED_SECONDS)
+        self._repeats = Repeats(book)
+        self._broken = Lately(REPEATED_SECONDS)
         """What was refused by Kamailio itself, as it came."""
         self._backlog: list[messages.Told] | None = None
         self._live: set[str] = set()
@@ -71,6 +71,7 @@ class Desk:
     async def on_connected(self) -> None:
         """Kamailio is there (again): ask it for all that we may have missed."""
         self._backlog, self._live = [], set()
+        self._repeats.look()
         self._kamailio.send(messages.Resend())
 
     async def on_message(self, message: messages.Message) -> None:
@@ -94,13 +95,15 @@ class Desk:
         self._backlog = None
         await self.settle()  # what was heard just before the connection broke counts as heard
         unheard = await self._book.unheard(list(backlog))
-        before = {call.id for call in self._book.open_calls}  # one that is only now let in has yet to come up there
+        before = {call.id: call.asked for call in self._book.open_calls}
         for message in sorted(backlog.values(), key=lambda message: float(message.at)):
             if message.id in unheard:
                 self._take(message)
             else:
                 await self._book.acknowledged(message.id)
-        orphans = before & {call.id for call in self._book.open_calls} - self._live
+        # a call that is only now let in, or let in once more, has yet to come up there
+        known = {call.id for call in self._book.open_calls if before.get(call.id) == call.asked}
+        orphans = known - self._live
         self._book.orphans = orphans
         for id_ in orphans:
             self._kamailio.send(messages.Allow(record=id_))
@@ -144,8 +147,8 @@ class Desk:
         if too_short is not None:  # the same call, now for longer
             self._book.remember(too_short.ended.id, None, [])
             self._dialling.set_aside(too_short.call)
+        before = too_short.call if too_short else self._repeated(invite)
         decision = self._admission.judge(invite)
-        before = too_short.call if too_short else None
         if isinstance(decision, Dial):
             self._let_in(invite, consent.of_caller(decision, self.sound_of), before)
             return
@@ -154,6 +157,14 @@ class Desk:
         self._kamailio.send(verdicts.reject(invite, decision, opened[0].id if opened else "", challenges))
         if decision.cause is not Cause.CREDENTIALS_NEEDED or not self._waits(invite, decision):
             self._refuse_call(invite, decision, opened)
+
+    def _repeated(self, invite: messages.Invite) -> Call | None:
+        """Return the call that this INVITE opened before Kamailio died; it is judged anew."""
+        call = self._repeats.call_of(invite)
+        if call is not None:
+            self._dialling.set_aside(call)
+            self._book.orphans.discard(call.id)
+        return call
 
     def _let_in(self, invite: messages.Invite, agreed: Consent, before: Call | None) -> None:
         """Send a call on to its server, or to our own middle where something is to be said first."""
@@ -206,7 +217,8 @@ class Desk:
             self.strangers.note(f"{invite.source}:{invite.port}", invite.transport, decision)
             self._book.remember(invite.id, None, [])
         else:
-            self._book.remember(invite.id, *opened)
+            is_first = self._repeats.refused(invite)
+            self._book.remember(invite.id, *(opened if is_first else (None, [])))
 
     def _end(self, message: messages.Ended) -> None:
         """Note a call's end; one that was too short a session is over only if its caller does not ask for longer."""

@@ -33,6 +33,8 @@ class Invite(msgspec.Struct, frozen=True, tag_field="kind", tag="invite"):
     to_uri: str = ""
     authorization: str = ""
     cseq: int = 0
+    branch: str = ""
+    """Of its topmost Via."""
     spare_bytes: int = 65536
     """By how much the answer may be longer than what it repeats of the request, without being the longer of both."""
     sdp: str = ""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from voxpria_edge.book import Book
 from voxpria_edge.calls import Call
 from voxpria_edge.hanging_up import HangingUp
+from voxpria_edge.repeats import REPEATED_SECONDS
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 
 _EVERY_SECONDS = 5.0
@@ -31,7 +32,7 @@ class Watch:
         age_seconds = (datetime.now(UTC) - (call.answered_at or call.opened_at)).total_seconds()
         is_orphan = call.id in self._book.orphans
         if call.answered_at is None:
-            if is_orphan:
+            if is_orphan and not (call.marks and age_seconds < REPEATED_SECONDS):  # its INVITE may come once more
                 self._book.lose(call, "Kamailio was restarted while the call was being set up.")
             return
         if is_orphan and age_seconds > call.max_duration_seconds + _GRACE_SECONDS:
