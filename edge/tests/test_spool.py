@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from spool_writer import AT, change
+from voxpria_edge.calls import Bridge
 from voxpria_edge.spool import Change, Spool
 from voxpria_routing.events import Ringing
 
@@ -99,3 +101,20 @@ async def test_close_writes_what_still_waits(tmp_path: Path) -> None:
     again = Spool(tmp_path / "spool.sqlite")
     assert [call.id for call in await again.open()] == ["one"]
     await again.close()
+
+
+async def test_of_a_call_that_is_forgotten_no_key_is_left_in_any_file(tmp_path: Path) -> None:
+    keys = [f"inline:{number:040}" for number in range(40)]
+    async with opened(tmp_path / "spool.sqlite") as spool:
+        for number, key in enumerate(keys):
+            [(id_, call)] = change(f"writer-{number}").calls.items()
+            assert call is not None
+            bridge = Bridge(callee_sdp=f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 {key}\r\n")
+            await spool.commit(Change(calls={id_: msgspec.structs.replace(call, bridge=bridge)}))
+            assert _holding(tmp_path, keys[number : number + 1])
+            await spool.commit(Change(calls={id_: None}))
+            assert not _holding(tmp_path, keys[: number + 1])
+
+
+def _holding(folder: Path, keys: list[str]) -> list[str]:
+    return [path.name for path in folder.iterdir() if any(key.encode() in path.read_bytes() for key in keys)]

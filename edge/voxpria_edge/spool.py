@@ -2,6 +2,9 @@
 
 A commit is on disk when `commit` returns; commits that come together share one transaction. A crash of this process
 at any moment leaves whole commits, in order.
+
+A call in whose middle we are holds the keys of its media while it lasts; when it is forgotten, so are these, in the
+write-ahead log too.
 """
 
 import asyncio
@@ -48,6 +51,8 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._with_keys: set[str] = set()
+        """Calls in the file that hold keys of media, by id."""
         self._path = path
         self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
@@ -64,12 +69,17 @@ class Spool:
         return calls
 
     def _open(self) -> list[Call]:
+        self._path.touch(mode=0o600)
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
+        self._wipe_log()  # a crash may have left in it what was forgotten
         rows = self._db.execute("SELECT body FROM calls ORDER BY id").fetchall()
-        return [msgspec.json.decode(body, type=Call) for (body,) in rows]
+        calls = [msgspec.json.decode(body, type=Call) for (body,) in rows]
+        self._with_keys = {call.id for call in calls if _has_keys(call)}
+        return calls
 
     async def run(self) -> None:
         """Write what waits, together, until cancelled."""
@@ -105,7 +115,7 @@ class Spool:
         await done
 
     def _store(self, changes: Iterable[Change]) -> int:
-        added = 0
+        added, forgets_keys = 0, False
         with self._transaction() as db:
             for change in changes:
                 for event in change.events:
@@ -114,11 +124,21 @@ class Spool:
                 for id_, call in change.calls.items():
                     if call is None:
                         db.execute("DELETE FROM calls WHERE id = ?", (id_,))
+                        forgets_keys = forgets_keys or id_ in self._with_keys
+                        self._with_keys.discard(id_)
                     else:
+                        if _has_keys(call):
+                            self._with_keys.add(id_)
                         db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?)", (id_, msgspec.json.encode(call)))
                 if change.heard is not None:
                     db.execute("INSERT OR IGNORE INTO heard VALUES (?, ?)", (change.heard, time.time()))
+        if forgets_keys:
+            self._wipe_log()
         return added
+
+    def _wipe_log(self) -> None:
+        """Empty the write-ahead log: pages as they were before a deletion stand in it until it is written over."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)
@@ -187,3 +207,9 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _has_keys(call: Call) -> bool:
+    return call.bridge is not None and any(
+        "a=crypto:" in sdp for sdp in (call.bridge.callee_sdp, call.bridge.agent_sdp)
+    )
