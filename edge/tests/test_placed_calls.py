@@ -405,3 +405,27 @@ def test_an_agent_process_that_is_killed_places_no_call_twice(
             agent.wait()
     assert len({header(m, "Via").split("branch=")[1].split(";")[0] for m in invites}) <= 1
     assert [call.kinds.count(kind) for kind in ("invited", "ended")] == [1, 1]
+
+
+@pytest.mark.parametrize("side", ["callee", "agent"])
+def test_who_hangs_up_after_kamailio_was_killed_ends_the_call_at_both_sides(
+    edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path, side: str
+) -> None:
+    held = routes(edge, number, callee_port, agent_port)
+    scenarios = "agent_answers_and_hangs_up", "agent_answers"
+    callees, agents = scenarios if side == "callee" else scenarios[::-1]
+    with (
+        sipp(callees, folder, address=AGENT, port=callee_port, extra=("-d", "15000")) as callee,
+        sipp(agents, folder, address=AGENT, port=agent_port, extra=("-d", "15000")) as agent,
+    ):
+        wanted = order(edge, held)
+        until("both are connected, on disk", lambda: is_on_disk(edge, wanted.call_id))
+        until("both have their ACK", lambda: all(any(m.startswith("ACK") for m in s.received) for s in (callee, agent)))
+        edge.kill_part("kamailio")
+        edge.start_part("kamailio")
+        callee.wait()
+        agent.wait()
+    end = ended(edge, wanted.call_id).ended
+    assert end is not None
+    assert (end.cause, end.by) == ("hangup", "caller" if side == "callee" else "agent")
+    until("the edge is up again", edge.is_up, 60)

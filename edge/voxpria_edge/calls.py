@@ -37,6 +37,8 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     callee: Dialog | None = None
     """With who is not the agent: it was called by us, or called in."""
     agent: Dialog | None = None
+    agent_record: str = ""
+    """By which Kamailio knows the agent's half; the other half is known by the call's id."""
     callee_sdp: str = ""
     agent_sdp: str = ""
     is_callee_secure: bool = False

@@ -106,7 +106,9 @@ class Desk:
         orphans = known - self._live
         self._book.orphans = orphans
         for id_ in orphans:
-            self._kamailio.send(messages.Allow(record=id_))
+            bridge = self._book.calls[id_].bridge
+            for record in (id_, *([bridge.agent_record] if bridge and bridge.agent_record else [])):
+                self._kamailio.send(messages.Allow(record=record))
         if backlog or orphans:
             _log.info("caught up with Kamailio", messages=len(unheard), orphans=len(orphans))
 

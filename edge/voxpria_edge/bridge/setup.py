@@ -28,6 +28,7 @@ from voxpria_edge.bridge.half import Half
 from voxpria_edge.bridge.own_sdp import as_answered, own_answer, own_offer
 from voxpria_edge.bridge.side import ALLOW
 from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Call, Spoken
+from voxpria_edge.ids import half_of_agent
 from voxpria_edge.negotiation import Media
 from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 
@@ -127,6 +128,7 @@ class SetUp:
             return None
         self._bridged.change(
             agent=Dialog.of_called(request, tag),
+            agent_record=half_of_agent(self._call.id),
             agent_sdp=as_answered(offered, answer),
             agent_flags=negotiation.media(callee.decision, callee.target, is_captured=self._call.is_captured).to_caller,
             is_agent_secure=asked_of_caller(decision.carrier, is_outbound=True) == "required",
@@ -213,7 +215,7 @@ class SetUp:
         if _is_insecure(agent):
             await self._caller.bye(agent.dialog)
             return _INSECURE
-        self._bridged.change(is_agent_secure=_is_secure(agent.target))
+        self._bridged.change(is_agent_secure=_is_secure(agent.target), agent_record=agent.record)
         await self._bridged.join(agent.dialog, agent.description)
         return None
 
