@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from mutations import request
-from routes_of_tests import CARRIER, number_on, trunk_to
+from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
 
 STRANGER = "127.0.0.9"
@@ -174,3 +174,36 @@ def test_a_scanner_is_named_unless_a_trunk_allows_its_address(edge: RunningEdge,
         "it is told of", lambda: next((one for one in edge.control_plane.refused if one.source == "127.0.0.29"), None)
     )
     assert "User-Agent is 'MySipClient 2'" in told.why
+
+
+def test_an_extension_that_only_the_server_does_not_know_is_named(
+    edge: RunningEdge, number: str, agent_port: int
+) -> None:
+    """Require is between the two ends (RFC 3261 section 20.32): it is passed on, and so is the answer to it."""
+    unique = f"require{agent_port}"
+    trunk = trunk_to(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = edge.address, edge.sip_port
+    with at(CARRIER) as carrier, socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind((AGENT, agent_port))
+        extra = "Require: 100rel\r\n"
+        carrier.sendto(request("INVITE", number, carrier.getsockname(), unique=unique, extra=extra), to)
+        invite_ = answer(server, 60).decode()
+        assert extra in invite_
+        echoed = [
+            line for line in invite_.split("\r\n") if line.partition(":")[0] in ("Via", "From", "Call-ID", "CSeq")
+        ]
+        called = next(line for line in invite_.split("\r\n") if line.startswith("To:"))
+        lines = [
+            "SIP/2.0 420 Bad Extension",
+            *echoed,
+            f"{called};tag=1",
+            "Unsupported: 100rel",
+            "Content-Length: 0",
+            "",
+            "",
+        ]
+        server.sendto("\r\n".join(lines).encode(), to)
+        call = edge.ended_call(f"{unique}@{CARRIER}")
+    assert call.ended is not None
+    assert (call.ended.sip_code, call.ended.detail) == (420, "Unsupported: 100rel")

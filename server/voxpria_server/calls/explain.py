@@ -48,6 +48,8 @@ _MENDS_OF_REFUSALS: dict[int, str] = {
     **dict.fromkeys(
         (415, 488, 606), "Set the trunk's config.codecs and config.media_encryption to what its server takes."
     ),
+    420: "Have the caller's side require no extension that the trunk's server does not know (100rel, timer, …).",
+    421: "Have the caller's side support the extension that the trunk's server requires, or the server go without.",
     **dict.fromkeys((486, 600, 603), _NOTHING_HERE),
 }
 _MEND_OF_FAILURES = (
