@@ -8,9 +8,11 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import httpx2
+import msgspec
 import pytest
 import sqlalchemy as sa
 from voxpria_server.auth import jobs, queries
+from voxpria_server.auth.idempotency import Answer
 from voxpria_server.auth.service import DOCUMENTED_TEST_KEY
 from voxpria_server.kit.db import Database
 
@@ -40,11 +42,17 @@ async def test_the_same_again_gets_the_first_answer(api, client):
     assert (again.status_code, is_replayed(again)) == (201, True)
     assert again.content == first.content
     assert again.headers["content-type"] == first.headers["content-type"]
-    assert again.headers["X-Request-Id"] != first.headers["X-Request-Id"]
+    assert again.headers["X-Request-Id"] != first.headers["X-Request-Id"] == again.headers["Original-Request"]
+    assert "Original-Request" not in first.headers
     assert int(again.headers["X-RateLimit-Remaining"]) == int(first.headers["X-RateLimit-Remaining"]) - 1
     other = await post(client, "/v1/agents", AGENT, key="other")
     assert other.json()["id"] != first.json()["id"]
     assert await count(api.database, "agents") == 2
+
+
+async def test_an_answer_that_an_older_release_kept_is_read():
+    kept = msgspec.msgpack.encode({"status": 201, "headers": {}, "body": b"{}"})
+    assert msgspec.msgpack.decode(kept, type=Answer).request_id == ""
 
 
 async def test_the_same_key_with_another_body_conflicts(api, client):

@@ -10,7 +10,7 @@ from voxpria_server import errors
 from voxpria_server.kit.routes import Route
 from voxpria_server.reference import openapi
 from voxpria_server.reference.openapi import resolve
-from voxpria_server.trunks.schemas import Config
+from voxpria_server.trunks.schemas import TrunkConfig
 
 from server.tests.contract import operations, schema_validator
 
@@ -126,8 +126,8 @@ def test_a_default_of_a_body_is_told_unless_it_is_a_change():
     created = openapi.document()["components"]["schemas"]["GenericConfig"]["properties"]
     assert created["transport"]["description"].endswith('Default: `"udp"`.')
     schemas = openapi.document()["components"]["schemas"]
-    assert schemas["Config"]["properties"]["max_duration"]["description"].endswith("Default: `3600`.")
-    assert "Default" not in schemas["ConfigUpdate"]["properties"]["max_duration"]["description"]
+    assert schemas["NumberConfig"]["properties"]["max_duration"]["description"].endswith("Default: `3600`.")
+    assert "Default" not in schemas["NumberConfigUpdate"]["properties"]["max_duration"]["description"]
 
 
 def test_a_trunk_is_described_provider_by_provider():
@@ -140,7 +140,9 @@ def test_a_trunk_is_described_provider_by_provider():
     assert required == {"elevenlabs": {"credentials"}, "openai": {"credentials"}, "generic": {"config"}}
     for name, kind in kinds.items():
         config = resolve(kind["properties"]["config"])
-        assert config["properties"].keys() == {field.alias or own for own, field in Config.model_fields.items()}, name
+        assert config["properties"].keys() == {field.alias or own for own, field in TrunkConfig.model_fields.items()}, (
+            name
+        )
 
 
 def test_a_list_goes_on_after_a_row_of_its_own():
@@ -149,6 +151,11 @@ def test_a_list_goes_on_after_a_row_of_its_own():
         if example is not None:
             rows = operation["responses"]["200"]["content"]["application/json"]["example"]["data"]
             assert example == rows[0]["id"], path
+
+
+def test_schemas_have_names_that_a_client_can_use():
+    odd = [name for name in openapi.document()["components"]["schemas"] if "__" in name or "-" in name]
+    assert odd == [], "two models of one name, or one that is sent otherwise than it is shown"
 
 
 def test_operation_ids_are_distinct():

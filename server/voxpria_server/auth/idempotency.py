@@ -55,6 +55,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: dict[str, str]
     body: bytes
+    request_id: str = ""
+    """The request that it answered first; none is known of what older releases kept."""
 
 
 class Turns:
@@ -121,7 +123,8 @@ async def _answer(request: Request, claim: Claim, handler: Handler) -> Response:
             return _replay(sealer, claim, kept.fingerprint, kept.sealed_answer)
         request.state.connection = conn
         response = await _work(conn, request, handler)
-        await queries.keep_answer(conn, claim, sealer.seal(msgspec.msgpack.encode(_answer_of(response)), claim.name))
+        answer = _answer_of(response, request.state.request_id)
+        await queries.keep_answer(conn, claim, sealer.seal(msgspec.msgpack.encode(answer), claim.name))
     return response
 
 
@@ -155,9 +158,9 @@ def _claim(request: Request, caller: Caller, body: bytes) -> Claim:
     return Claim(caller.account_id, caller.mode, target, key, digest)
 
 
-def _answer_of(response: Response) -> Answer:
+def _answer_of(response: Response, request_id: str) -> Answer:
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}
-    return Answer(response.status_code, headers, bytes(response.body))
+    return Answer(response.status_code, headers, bytes(response.body), request_id)
 
 
 def _replay(sealer: Sealer, claim: Claim, fingerprint: bytes, sealed: bytes) -> Response:
@@ -173,7 +176,8 @@ def _replay(sealer: Sealer, claim: Claim, fingerprint: bytes, sealed: bytes) -> 
         raise ConflictError(
             "This request was answered, but the answer can't be opened any more.", code="idempotency_conflict"
         ) from None
-    return Response(answer.body, answer.status, {**answer.headers, "Idempotent-Replayed": "true"})
+    original = {"Original-Request": answer.request_id} if answer.request_id else {}
+    return Response(answer.body, answer.status, {**answer.headers, **original, "Idempotent-Replayed": "true"})
 
 
 def _under_way() -> ConflictError:

@@ -12,6 +12,7 @@ from voxpria_routing.trace import Message, Trace
 from voxpria_server.calls.links import RecordingLinks
 from voxpria_server.calls.state import Status
 from voxpria_server.kit.clock import iso, utc_now
+from voxpria_server.routing.schemas import Explanation
 
 _NOT_A_DATE = "an ISO 8601 date (2024-01-15) or time (2024-01-15T10:30:00Z)"
 _SAME = ("id", "phone_number", "direction", "agent_id", "status", "sip_code", "sip_reason", "end_cause", "ended_by")
@@ -56,6 +57,8 @@ def _read(value: str) -> tuple[datetime, timedelta]:
 
 
 def _moment(value: str) -> datetime:
+    if "T" in value:
+        value = value.replace(" ", "+")  # of an offset, not percent-encoded
     try:
         moment = datetime.fromisoformat(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -74,15 +77,6 @@ EndDate = Annotated[
     BeforeValidator(_end),
     WithJsonSchema(_DATE_OR_TIME | {"description": "ISO 8601 date or time, that whole day or second included."}),
 ]
-
-
-class Explanation(BaseModel):
-    """Why a call went as it did."""
-
-    summary: str
-    tried: list[str] = Field(description="What was looked at, in order.")
-    nearest: str | None = Field(description="What came closest to fitting.")
-    mend: str | None = Field(description="What to do about it.")
 
 
 class CallListed(BaseModel):

@@ -4,7 +4,9 @@ from typing import Literal
 
 import msgspec
 from fastapi import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class Done(BaseModel):
@@ -12,6 +14,20 @@ class Done(BaseModel):
 
     success: Literal[True] = True
     message: str
+
+
+class Shown:
+    """Has the document say that a value is as a model says, which is not looked at when it is sent.
+
+    config: Annotated[dict[str, Any], Shown(TrunkConfig)]
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the model's schema in place of the value's."""
+        return handler(self._model.__pydantic_core_schema__)
 
 
 def encode(body: object) -> Response:

@@ -8,6 +8,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from voxpria_server.agents.schemas import Engine, Language
+from voxpria_server.kit.answers import Shown
 from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso
 from voxpria_server.kit.db import Row
@@ -18,7 +19,7 @@ Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$
 DEFAULT_CONFIG = {"first_message": None, "max_duration": 3600, "language": None}
 
 
-class Config(BaseModel):
+class NumberConfig(BaseModel):
     """How calls of a number go. What is not sent keeps its value, or its default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -44,7 +45,7 @@ class NumberImport(BaseModel):
     trunk_id: Id
     engine: Engine | None = None
     agent_id: Id | None = None
-    config: Config = Config()
+    config: NumberConfig = NumberConfig()
 
 
 BulkRow = dict[str, Any]
@@ -157,7 +158,7 @@ class BulkProgress(BaseModel):
     results: list[Verdict]
 
 
-class ConfigUpdate(Config, Change):
+class NumberConfigUpdate(NumberConfig, Change):
     """What to change of how calls of a number go."""
 
 
@@ -165,7 +166,7 @@ class NumberUpdate(Change):
     """Body of PATCH /phone-numbers/{id}; `config` is merged with what is there."""
 
     agent_id: Annotated[Id | None, Field(description="Who answers; null for nobody.")] = None
-    config: Lasting[ConfigUpdate] = None
+    config: Lasting[NumberConfigUpdate] = None
     status: Annotated[
         Lasting[Literal["active", "inactive"]],
         Field(
@@ -223,7 +224,7 @@ class Number(NumberHead):
     trunk_name: str
     agent_name: str | None
     needs_reprovision: bool
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], Shown(NumberConfig)]
     capabilities: FullCapabilities
     stats: Stats
     provisioned_at: str | None
@@ -237,7 +238,7 @@ class NumberUpdated(BaseModel):
     number: str
     status: Status
     agent_id: str | None
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], Shown(NumberConfig)]
     needs_reprovision: bool
     updated_at: str
 

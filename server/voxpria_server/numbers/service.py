@@ -27,7 +27,7 @@ from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.kit.db import Database, Row
 from voxpria_server.kit.ids import new_id
 from voxpria_server.numbers import queries
-from voxpria_server.numbers.schemas import Config, NumberImport, NumberUpdate
+from voxpria_server.numbers.schemas import NumberConfig, NumberImport, NumberUpdate
 from voxpria_server.trunks import queries as trunk_queries
 
 PROVISION_TASK = "numbers:provision"
@@ -388,7 +388,7 @@ def _check_agent(ours: Collection[str], engine: str | None, agent_id: str | None
     )
 
 
-def _check_engine_trunk(trunks: Mapping[str, Row], provider: str, engine: str | None, config: Config) -> None:
+def _check_engine_trunk(trunks: Mapping[str, Row], provider: str, engine: str | None, config: NumberConfig) -> None:
     if config.engine_trunk_id is None:
         return
     if provider != "generic" or engine is None:

@@ -51,11 +51,11 @@ list's kind, or of a call that there is not, is refused.
 `X-RateLimit-Remaining` and `X-RateLimit-Reset` say where they stand; beyond them the answer is 429 with `Retry-After`.
 
 **Doing it once.** A POST with an `Idempotency-Key` is done once, however often it is sent in 24 hours: whoever sends it
-again gets the first answer, with `Idempotent-Replayed: true`. The same key with another body is refused. Failures of
-ours (5xx) and 429 are not kept: send the same again.
+again gets the first answer, with `Idempotent-Replayed: true` and the first one's id as `Original-Request`. The same key
+with another body is refused. Failures of ours (5xx) and 429 are not kept: send the same again.
 
 **Errors** have one shape: `error.code` to act on, `error.message` to read, `error.details`, and `error.request_id`,
-which is also in the `X-Request-Id` header of every answer.
+which is also in the `X-Request-Id` header of every answer (of one that comes again, in `Original-Request`).
 """.strip()
 
 _HEADERS: Mapping[str, Json] = {
@@ -73,6 +73,10 @@ _HEADERS: Mapping[str, Json] = {
     "Idempotent-Replayed": {
         "description": "That this is the first answer to the same request, which was not done again.",
         "schema": {"type": "string", "const": "true"},
+    },
+    "Original-Request": {
+        "description": "The id of the request that was answered first, where this is its answer once more.",
+        "schema": {"type": "string", "pattern": "^req_[0-9a-z]{26}$"},
     },
     "WWW-Authenticate": {"description": "How to authenticate (RFC 6750).", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}},
@@ -250,7 +254,8 @@ def _complete(operation: Json, route: RouteContext, components: Json, examples: 
         response.setdefault("description", HTTPStatus(int(status)).phrase)
         response["headers"] = _headers(int(status), is_keyed=scope is not None)
         if is_kept:
-            response["headers"]["Idempotent-Replayed"] = {"$ref": "#/components/headers/Idempotent-Replayed"}
+            for name in ("Idempotent-Replayed", "Original-Request"):
+                response["headers"][name] = {"$ref": f"#/components/headers/{name}"}
         _give_examples(response.get("content", {}), examples)
     for status, codes in codes_of(route).items():
         name = "-".join([str(status), *codes, *(["keyed"] if scope else [])])

@@ -42,7 +42,7 @@ class RouteTest(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Why."""
+    """Why a call goes, or went, as it did."""
 
     summary: str
     tried: list[str] = Field(description="What was looked at, in order.")

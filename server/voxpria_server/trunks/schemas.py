@@ -23,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from voxpria_server.errors import InvalidParameterError, MissingFieldError
+from voxpria_server.kit.answers import Shown
 from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.kit.db import Row
@@ -166,7 +167,7 @@ class RecordingAnnouncement(_Strict):
     """BCP 47 tag of the language that `text` is in."""
 
 
-class Config(_Strict):
+class TrunkConfig(_Strict):
     """Where a trunk's server is, who may call in through it, and how its calls go."""
 
     server: Annotated[str, Field(min_length=1), AfterValidator(_host)]
@@ -201,10 +202,13 @@ class Config(_Strict):
     """Seconds that this trunk's server may ring before the next trunk is tried, or the call given up."""
 
 
-def _config_of(provider: str, kind: str) -> type[Config]:
+def _config_of(provider: str, kind: str) -> type[TrunkConfig]:
     """Return what a trunk of this provider may be told in `config`, with its own defaults."""
     told: dict[str, Any] = {
-        name: (Config.model_fields[name].annotation, Field(default, description=Config.model_fields[name].description))
+        name: (
+            TrunkConfig.model_fields[name].annotation,
+            Field(default, description=TrunkConfig.model_fields[name].description),
+        )
         for name, default in DEFAULT_CONFIG[provider].items()
     }
     port = Field(None, ge=1, le=65535, description="Default: 5061 with `tls`, else 5060.")
@@ -215,7 +219,7 @@ def _config_of(provider: str, kind: str) -> type[Config]:
             Literal[False],
             Field(False, alias="register", description="Only a generic trunk's server takes registrations."),
         )
-    return create_model(f"{kind}Config", __base__=Config, __doc__=Config.__doc__, **told)
+    return create_model(f"{kind}Config", __base__=TrunkConfig, __doc__=TrunkConfig.__doc__, **told)
 
 
 def _of_provider(provider: str, kind: str) -> type[BaseModel]:
@@ -282,7 +286,7 @@ def parse_config(provider: str, given: Mapping[str, Any]) -> dict[str, Any]:
     complete = {**DEFAULT_CONFIG[provider], **given}
     if "port" not in complete:
         complete["port"] = PORTS.get(str(complete["transport"]), 5060)
-    config = _validate(Config, complete, "config").model_dump(by_alias=True)
+    config = _validate(TrunkConfig, complete, "config").model_dump(by_alias=True)
     _check_fits(provider, config)
     return config
 
@@ -389,7 +393,7 @@ class NumberOnTrunk(BaseModel):
 class Trunk(TrunkSummary):
     """A trunk in full. Credentials are never given back."""
 
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], Shown(TrunkConfig)]
     health: Health
     registrations: list[Registration]
     """One for each edge, where `config.register` asks for them."""
@@ -411,7 +415,7 @@ class TrunkUpdated(BaseModel):
     name: str
     provider: ProviderName
     status: str = Field(examples=["active"])
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], Shown(TrunkConfig)]
     updated_at: str
 
 

@@ -86,7 +86,7 @@ async def delete_webhook(caller: Writer, conn: Connection, webhook_id: str) -> D
 async def roll_secret(
     caller: Writer, parts: Parts, conn: Connection, webhook_id: str, body: SecretRoll | None = None
 ) -> NewWebhook:
-    """Give a webhook a new secret, sent or made; the one before it stays valid for 24 hours."""
+    """Give a webhook a new secret, sent or made; the one before it stays valid for 24 hours, or until the next roll."""
     row, made_secret = await service.roll_secret(parts, conn, caller, webhook_id, body)
     return render_new(row, made_secret)
 
