@@ -155,6 +155,7 @@ def test_a_list_goes_on_after_a_row_of_its_own():
 
 def test_schemas_have_names_that_a_client_can_use():
     odd = [name for name in openapi.document()["components"]["schemas"] if "__" in name or "-" in name]
+    assert {"NumberConfig", "TrunkConfig"} <= openapi.document()["components"]["schemas"].keys()
     assert odd == [], "two models of one name, or one that is sent otherwise than it is shown"
 
 

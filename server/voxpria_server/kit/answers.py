@@ -7,6 +7,7 @@ from fastapi import Response
 from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from pydantic_core.core_schema import list_schema
 
 
 class Done(BaseModel):
@@ -26,8 +27,9 @@ class Shown:
         self._model = model
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the model's schema in place of the value's."""
-        return handler(self._model.__pydantic_core_schema__)
+        """Return a reference to the model's schema in place of the value's; one is made of what lies within another."""
+        reference: JsonSchemaValue = handler(list_schema(self._model.__pydantic_core_schema__))["items"]
+        return reference
 
 
 def encode(body: object) -> Response:
