@@ -43,7 +43,7 @@ def _templates() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"markdown": _render_markdown, "inline": _render_inline}
+    templates.filters |= {"markdown": _render_markdown, "inline": _render_inline, "breakable": _breakable}
     return templates
 
 
@@ -56,6 +56,11 @@ def _markdown() -> "MarkdownIt":
 
 def _render_markdown(text: str) -> Markup:
     return Markup(_markdown().render(text))  # noqa: S704  (CommonMark without HTML escapes what it is given)
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that may go on in the next line after each of its words."""
+    return Markup(re.sub(r"([._])", r"\1<wbr>", str(Markup.escape(name))))  # noqa: S704  (escaped)
 
 
 def _render_inline(text: str) -> Markup:
