@@ -1,8 +1,11 @@
 """The API process as it is run: it starts, loses its database, recovers by itself, and ends in time."""
 
+import json
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 
 import httpx2
 import psycopg
@@ -38,6 +41,29 @@ def test_it_starts_on_an_empty_database_serves_and_ends_in_time(start):
     assert document["openapi"].startswith("3.1")
     assert "/v1/sip/trunks" in document["paths"]
     assert process.end() < ENDING_SECONDS
+
+
+def test_what_is_no_http_is_answered_as_any_other_mistake(start):
+    process = start()
+    process.until("/healthz", 200)
+    for request in (
+        b"GET /v1/calls?phone_number=+1 212 HTTP/1.1\r\n\r\n",
+        "GET /v1/agents/ü HTTP/1.1\r\n\r\n".encode(),
+        b"FOO /v1/agents HTTP/1.1\r\n\r\n",
+        b"GET /v1/agents HTTP/1.1\r\nno header\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ):
+        with socket.create_connection(("127.0.0.1", process.port), timeout=60) as client:
+            client.sendall(request)
+            answer = HTTPResponse(client)
+            answer.begin()
+            error = json.loads(answer.read())["error"]
+            assert client.recv(1) == b""
+        assert (answer.status, answer.headers["Content-Type"]) == (400, "application/json")
+        assert (error["code"], error["details"]) == ("invalid_parameter", {"field": "request"})
+        assert error["request_id"] == answer.headers["X-Request-Id"]
+        assert f'"{error["request_id"]}"' in process.log_text()
+    process.end()
 
 
 def test_it_lives_through_the_loss_of_its_database(start, own_cluster):

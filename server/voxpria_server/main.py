@@ -29,6 +29,7 @@ from voxpria_server.parts import (
     create_parts,
     create_worker,
 )
+from voxpria_server.protocol import Protocol
 from voxpria_server.reference import endpoints as reference
 from voxpria_server.routing import version
 from voxpria_server.settings import Settings
@@ -120,7 +121,7 @@ def main() -> None:
         host=settings.http_address,
         port=settings.http_port,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
