@@ -74,7 +74,7 @@ async def test_every_link_leads_somewhere(client):
 
 
 async def test_the_reference_names_every_endpoint_parameter_error_and_event(client):
-    text = (await client.get("/docs")).text
+    text = (await client.get("/docs")).text.replace("<wbr>", "")  # where a name may break
     for (path, _), operation in operations().items():
         assert f'<article id="{operation["operationId"]}">' in text
         assert f"<code>{path}</code>" in text
