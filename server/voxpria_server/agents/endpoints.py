@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from voxpria_server.agents import queries, service
-from voxpria_server.agents.schemas import Agent, AgentCreate, AgentUpdate, render, shown
+from voxpria_server.agents.schemas import Agent, AgentCreate, AgentUpdate, render
 from voxpria_server.auth.route import KeyedRoute
 from voxpria_server.auth.service import Caller, require
 from voxpria_server.errors import raises
@@ -22,7 +22,7 @@ Writer = Annotated[Caller, Depends(require("agents:write"))]
 async def list_agents(caller: Reader, database: DatabasePart, page: Page) -> Response:
     """List agents, newest first."""
     rows, total = await queries.list_page(database, caller, page)
-    return page.encode([shown(row) for row in rows], total)
+    return page.encode(rows, total)
 
 
 @router.post("", status_code=201)
@@ -34,7 +34,7 @@ async def create_agent(caller: Writer, conn: Connection, body: AgentCreate) -> A
 @router.get("/{agent_id}", response_model=Agent, responses=raises("agent_not_found"))
 async def get_agent(caller: Reader, database: DatabasePart, agent_id: str) -> Response:
     """Return an agent."""
-    return encode(shown(await service.read(database, caller, agent_id)))
+    return encode(dict(await service.read(database, caller, agent_id)))
 
 
 @router.patch("/{agent_id}", responses=raises("agent_not_found"))

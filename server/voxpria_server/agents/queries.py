@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.agents.models import agents
 from voxpria_server.auth.service import Caller
-from voxpria_server.kit.db import Database, Row
+from voxpria_server.kit.db import Database, Row, to_second
 from voxpria_server.kit.pagination import PageQuery
 
-_READ = "SELECT * FROM agents WHERE account_id = $1 AND mode = $2 AND id = $3"
+_SHOWN = f"id, name, engine, instructions, voice, model, language, external_id, {to_second('created_at', 'updated_at')}"
+"""An agent as `schemas.Agent` has it."""
+_READ = f"SELECT {_SHOWN} FROM agents WHERE account_id = $1 AND mode = $2 AND id = $3"  # noqa: S608  (constants)
 _COUNT = "SELECT coalesce(sum(n), 0)::bigint FROM tallies WHERE of = concat_ws(' ', 'agents', $1, $2)"
 
 
@@ -20,14 +22,14 @@ def _mine(caller: Caller) -> sa.ColumnElement[bool]:
     return sa.and_(agents.c.account_id == caller.account_id, agents.c.mode == caller.mode)
 
 
-async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[asyncpg.Record], int]:
-    """Return one page, newest first, and how many there are."""
+async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[dict[str, Any]], int]:
+    """Return one page as it is shown, newest first, and how many there are."""
     owner = (caller.account_id, caller.mode)
-    return await page.fetch(database, "agent", "*", "agents", "account_id = $1 AND mode = $2", owner, count=_COUNT)
+    return await page.fetch(database, "agent", _SHOWN, "agents", "account_id = $1 AND mode = $2", owner, count=_COUNT)
 
 
 async def read(database: Database, caller: Caller, agent_id: str) -> asyncpg.Record | None:
-    """Return the agent."""
+    """Return the agent as it is shown."""
     return await database.fetch_row(_READ, caller.account_id, caller.mode, agent_id)
 
 

@@ -1,7 +1,6 @@
 """Bodies of this slice's requests and answers."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,11 +59,5 @@ class Agent(BaseModel):
 
 def render(row: Row) -> Agent:
     """Return the agent of a row."""
-    return Agent(**shown(row._asdict()))
-
-
-def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the agent of a row, for msgspec to encode."""
-    names = ("id", "name", "engine", "instructions", "voice", "model", "language", "external_id")
-    fields = {name: row[name] for name in names}
-    return {**fields, "created_at": iso(row["created_at"]), "updated_at": iso(row["updated_at"])}
+    fields = {name: value for name, value in row._asdict().items() if name in Agent.model_fields}
+    return Agent(**{**fields, "created_at": iso(row.created_at), "updated_at": iso(row.updated_at)})

@@ -98,8 +98,8 @@ class Allowance(Protocol):
 class ImportAllowance:
     """The caller's imports, for one request (an `Allowance`); the answer's headers say where they stand."""
 
-    def __init__(self, request: Request, settings: SettingsPart) -> None:
-        self._request, self._per_minute = request, settings.imports_per_minute
+    def __init__(self, request: Request, per_minute: int) -> None:
+        self._request, self._per_minute = request, per_minute
         self._window: Window | None = None
 
     async def left(self, conn: AsyncConnection) -> int:
@@ -130,4 +130,9 @@ class ImportAllowance:
         self._window = window
 
 
-Imports = Annotated[ImportAllowance, Depends(ImportAllowance)]
+async def import_allowance(request: Request, settings: SettingsPart) -> ImportAllowance:
+    """Return the caller's imports, for the endpoints that count them."""
+    return ImportAllowance(request, settings.imports_per_minute)
+
+
+Imports = Annotated[ImportAllowance, Depends(import_allowance)]

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from voxpria_server.auth import idempotency
 from voxpria_server.auth.idempotency import Handler
-from voxpria_server.auth.limits import ImportAllowance
+from voxpria_server.auth.limits import import_allowance
 from voxpria_server.auth.service import Permission, authenticate
 from voxpria_server.kit.reads import plan_of
 from voxpria_server.kit.routes import Route
@@ -33,7 +33,7 @@ class KeyedRoute(Route):
         permission = next((call for call in calls if isinstance(call, Permission)), None)
         if permission is None:
             return handler
-        counts_imports = ImportAllowance in calls
+        counts_imports = import_allowance in calls
 
         def keyed(handle: Handler) -> Handler:
             async def handle_keyed(request: Request) -> Response:

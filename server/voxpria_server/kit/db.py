@@ -264,6 +264,11 @@ def is_lock_timeout(error: sa.exc.DBAPIError) -> bool:
     return bool(getattr(error.orig, "sqlstate", None) == asyncpg.LockNotAvailableError.sqlstate)
 
 
+def to_second(*columns: str) -> str:
+    """Return SQL for times cut to the second, which msgspec writes as `YYYY-MM-DDTHH:MM:SSZ`: for what must be fast."""
+    return ", ".join(f"date_trunc('second', {column}) AS {column}" for column in columns)
+
+
 class RequestDatabase:
     """The database as one request sees it: what the request changes is one transaction.
 
@@ -296,6 +301,10 @@ class RequestDatabase:
             yield connection
 
 
+async def _request_database(request: Request) -> RequestDatabase:
+    return RequestDatabase(request)
+
+
 async def _request_transaction(request: Request) -> AsyncIterator[AsyncConnection]:
     async with RequestDatabase(request).transaction() as connection:
         yield connection
@@ -304,7 +313,7 @@ async def _request_transaction(request: Request) -> AsyncIterator[AsyncConnectio
 DatabasePart = Annotated[Database, Depends(part("database"))]
 """The database, for what must not happen within the request's transaction: waiting for others."""
 
-RequestDatabasePart = Annotated[RequestDatabase, Depends(RequestDatabase)]
+RequestDatabasePart = Annotated[RequestDatabase, Depends(_request_database)]
 """The database, for what is one transaction but should not be begun before it is needed."""
 
 Connection = Annotated[AsyncConnection, Depends(_request_transaction, scope="function")]

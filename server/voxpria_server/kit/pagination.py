@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-import asyncpg
 from fastapi import Depends, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -49,7 +48,7 @@ class PageQuery:
         args: Sequence[object],
         *,
         count: str | None = None,
-    ) -> tuple[list[asyncpg.Record], int]:
+    ) -> tuple[list[dict[str, Any]], int]:
         """Return this page of `source` (SQL, its rows' ids in `id`), and how many rows fit `wanted`, of one moment.
 
         `kind` is the prefix of the rows' ids: what can't be an id of theirs, `starting_after` it is refused. A row that
@@ -71,7 +70,10 @@ class PageQuery:
             " FROM (SELECT) AS one LEFT JOIN page ON true ORDER BY page.id DESC"
         )
         rows = await database.fetch(sql, *args, self.starting_after, self.per_page, (self.page - 1) * self.per_page)
-        return [row for row in rows if row["id"] is not None], rows[0]["total"]
+        found = [dict(row.items()) for row in rows if row["id"] is not None]
+        for row in found:
+            del row["total"]
+        return found, rows[0]["total"]
 
     def render(self, rows: Iterable[T], total: int) -> Listing[T]:
         """Return the body of a list's answer."""

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.agents.models import agents
 from voxpria_server.auth.service import Caller
-from voxpria_server.kit.db import Database, Row
+from voxpria_server.kit.db import Database, Row, to_second
 from voxpria_server.kit.pagination import PageQuery
 from voxpria_server.numbers.models import bulk_import_rows, bulk_imports, provider_agents
 from voxpria_server.trunks.models import phone_numbers, trunks
@@ -33,8 +33,8 @@ _MEANS = """
 """What a number's capabilities depend on: its carrier's provider, and how many trunks there are for its engine."""
 
 _LISTED = (
-    "id, trunk_id, engine, status, status_reason, agent_id, e164, created_at, needs_reprovision,"
-    f" {_MEANS.format(n='phone_numbers')}"
+    "id, trunk_id, engine, status, status_reason, agent_id, e164 AS number, needs_reprovision,"
+    f" {to_second('created_at')}, {_MEANS.format(n='phone_numbers')}"
 )
 
 _COUNT = "SELECT voxpria_count_numbers(concat_ws(' ', {on}, $1::text, $2::text), ARRAY[{statuses}], ARRAY[{engines}])"
@@ -89,7 +89,7 @@ def is_pending() -> sa.ColumnElement[bool]:
 
 async def list_page(
     database: Database, caller: Caller, page: PageQuery, filters: Mapping[str, str | None]
-) -> tuple[list[asyncpg.Record], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """Return one page, newest first, and how many fit the filters (column -> value; None is no filter)."""
     wanted, args = "account_id = $1 AND mode = $2", [caller.account_id, caller.mode]
     given: dict[str, str] = {}

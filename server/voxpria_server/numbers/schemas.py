@@ -300,9 +300,11 @@ def head(number: Mapping[str, Any]) -> NumberHead:
     return NumberHead(**_head(number))
 
 
-def listed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of the list as `NumberListed` has it, for msgspec to encode."""
-    return {**_head(row), "needs_reprovision": row["needs_reprovision"], "capabilities": _capabilities(row)}
+def listed(row: dict[str, Any]) -> dict[str, Any]:
+    """Make of a row of `queries.list_page` a line of the list as `NumberListed` has it, for msgspec to encode."""
+    row["capabilities"] = _capabilities(row)
+    del row["carrier_provider"], row["engine_trunks"]
+    return row
 
 
 def updated(row: Row) -> NumberUpdated:

@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import RouteContext, iter_route_contexts
 
 from voxpria_server import api
-from voxpria_server.auth.limits import ImportAllowance
+from voxpria_server.auth.limits import import_allowance
 from voxpria_server.auth.service import SCOPES, SIP_AREAS, Permission
 from voxpria_server.errors import CODES
 from voxpria_server.reference import hooks
@@ -210,7 +210,7 @@ def _codes_of_key(route: RouteContext) -> Iterator[str]:
     yield from ("api_key_missing", "invalid_api_key", "insufficient_permissions", "rate_limit_exceeded")
     if scope.partition(":")[0] in SIP_AREAS:
         yield "feature_not_enabled"
-    if ImportAllowance in _calls(route.dependant):
+    if import_allowance in _calls(route.dependant):
         yield "import_limit_exceeded"
     if "POST" in (route.methods or ()):
         yield "idempotency_conflict"

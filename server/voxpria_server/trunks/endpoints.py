@@ -35,7 +35,7 @@ async def list_trunks(
 ) -> Response:
     """List SIP trunks, newest first."""
     rows, total = await queries.list_page(database, caller, page, provider)
-    return page.encode([schemas.listed(row) for row in rows], total)
+    return page.encode(rows, total)
 
 
 @router.post("", status_code=201, responses=raises("invalid_credentials", "trunk_name_exists", "trunk_not_found"))

@@ -10,15 +10,16 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.auth.service import Caller
-from voxpria_server.kit.db import Database, Row
+from voxpria_server.kit.db import Database, Row, to_second
 from voxpria_server.kit.pagination import PageQuery
 from voxpria_server.trunks.models import phone_numbers, trunk_registrations, trunks
 
-_LISTED = """
-id, name, provider, status, created_at,
+_LISTED = f"""
+id, name, provider, status, {to_second("created_at")},
 (SELECT coalesce(sum(n), 0)::bigint FROM tallies WHERE of = concat_ws(' ', 'numbers on', trunks.id))
     AS phone_numbers_count
-"""
+"""  # noqa: S608  (constants)
+"""A line of the list as `schemas.TrunkListed` has it."""
 _COUNT = "SELECT coalesce(sum(n), 0)::bigint FROM tallies WHERE of = concat_ws(' ', 'trunks', $1, $2, $3)"
 _READ = """
 SELECT id, name, provider, status, config::text, health_status, health_checked_at, health_latency_ms, health_detail,
@@ -49,7 +50,7 @@ def _mine(caller: Caller) -> sa.ColumnElement[bool]:
 
 async def list_page(
     database: Database, caller: Caller, page: PageQuery, provider: str | None
-) -> tuple[list[asyncpg.Record], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """Return one page with each trunk's count of numbers, newest first, and how many there are."""
     wanted = "account_id = $1 AND mode = $2 AND ($3::text IS NULL OR provider = $3)"
     args = (caller.account_id, caller.mode, provider)

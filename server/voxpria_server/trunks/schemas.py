@@ -445,12 +445,6 @@ def summary(row: Row) -> TrunkSummary:
     return TrunkSummary(**_head(row), created_at=iso(row.created_at))
 
 
-def listed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of the list as `TrunkListed` has it, for msgspec to encode."""
-    names = (*_HEAD, "phone_numbers_count")
-    return {**{name: row[name] for name in names}, "created_at": iso(row["created_at"])}
-
-
 def updated(row: Row) -> TrunkUpdated:
     """Return what PATCH answers."""
     return TrunkUpdated(**_head(row), config=row.config, updated_at=iso(row.updated_at))

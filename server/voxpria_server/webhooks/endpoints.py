@@ -31,7 +31,6 @@ from voxpria_server.webhooks.schemas import (
     render,
     render_delivery,
     render_new,
-    shown,
     shown_delivery,
 )
 
@@ -51,7 +50,7 @@ Parts = Annotated[service.Webhooks, Depends(_parts)]
 async def list_webhooks(caller: Reader, database: DatabasePart, page: Page) -> Response:
     """List webhooks, newest first."""
     rows, total = await queries.list_page(database, caller, page)
-    return page.encode([shown(row) for row in rows], total)
+    return page.encode(rows, total)
 
 
 @router.post("/webhooks", status_code=201, responses=raises("webhook_limit_reached"))
@@ -64,7 +63,7 @@ async def create_webhook(caller: Writer, parts: Parts, conn: Connection, body: W
 @router.get("/webhooks/{webhook_id}", response_model=Webhook, responses=raises("webhook_not_found"))
 async def get_webhook(caller: Reader, database: DatabasePart, webhook_id: str) -> Response:
     """Return a webhook."""
-    return encode(shown(await service.read(database, caller, webhook_id)))
+    return encode(dict(await service.read(database, caller, webhook_id)))
 
 
 @router.patch("/webhooks/{webhook_id}", responses=raises("webhook_not_found"))

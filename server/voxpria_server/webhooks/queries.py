@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.auth.service import Caller
-from voxpria_server.kit.db import Database, Row
+from voxpria_server.kit.db import Database, Row, to_second
 from voxpria_server.kit.pagination import PageQuery
 from voxpria_server.webhooks.models import events, tallies, webhook_deliveries, webhooks
 from voxpria_server.webhooks.sender import Outcome
@@ -22,9 +22,12 @@ _hook, _event, _delivery = webhooks.c, events.c, webhook_deliveries.c
 _NO_DAY = date(1970, 1, 1)
 
 _SHOWN = (
-    "id, url, events, status, disabled_reason, disabled_at, failing_since, previous_secret_expires_at, created_at,"
-    " updated_at"
+    "id, url, events, status, disabled_reason,"
+    f" {to_second('disabled_at', 'failing_since', 'created_at', 'updated_at')},"
+    " CASE WHEN previous_secret_expires_at > now() THEN date_trunc('second', previous_secret_expires_at) END"
+    " AS former_secret_expires_at"
 )
+"""A webhook as `schemas.Webhook` has it."""
 _READ = f"SELECT {_SHOWN} FROM webhooks WHERE account_id = $1 AND mode = $2 AND id = $3"  # noqa: S608  (constants)
 
 _DELIVERY = """
@@ -217,7 +220,7 @@ async def count(conn: AsyncConnection, caller: Caller) -> int:
     return int((await conn.execute(sa.select(sa.func.count()).where(_mine(caller)))).scalar_one())
 
 
-async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[asyncpg.Record], int]:
+async def list_page(database: Database, caller: Caller, page: PageQuery) -> tuple[list[dict[str, Any]], int]:
     """Return one page, newest first, and how many there are."""
     return await page.fetch(database, "webhook", _SHOWN, "webhooks", "account_id = $1 AND mode = $2", _owner(caller))
 
@@ -309,7 +312,7 @@ async def delete_events(conn: AsyncConnection, before: datetime, limit: int) -> 
     return len(gone.all())
 
 
-async def list_deliveries(database: Database, webhook_id: str, page: PageQuery) -> tuple[list[asyncpg.Record], int]:
+async def list_deliveries(database: Database, webhook_id: str, page: PageQuery) -> tuple[list[dict[str, Any]], int]:
     """Return one page of the deliveries of a webhook that is the caller's, newest first, and how many there are.
 
     Each with the type of its event, and its attempts in order, as JSON.

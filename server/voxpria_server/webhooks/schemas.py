@@ -171,12 +171,12 @@ class Event(BaseModel):
 
 def render(row: Row) -> Webhook:
     """Return the webhook of a row."""
-    return Webhook(**shown(row._asdict()))
+    return Webhook(**_fields(row))
 
 
 def render_new(row: Row, secret: str | None) -> NewWebhook:
     """Return the webhook of a row, with the secret that we made for it."""
-    return NewWebhook(**shown(row._asdict()), secret=secret)
+    return NewWebhook(**_fields(row), secret=secret)
 
 
 def render_delivery(row: Row) -> Delivery:
@@ -198,15 +198,14 @@ def _delivery(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a webhook as `Webhook` has it, for msgspec to encode."""
-    fields = {name: row[name] for name in ("id", "url", "events", "status", "disabled_reason")}
-    expires_at = row["previous_secret_expires_at"]
+def _fields(row: Row) -> dict[str, Any]:
+    fields = {name: getattr(row, name) for name in ("id", "url", "events", "status", "disabled_reason")}
+    expires_at = row.previous_secret_expires_at
     return {
         **fields,
-        "disabled_at": iso(row["disabled_at"]) if row["disabled_at"] else None,
-        "failing_since": iso(row["failing_since"]) if row["failing_since"] else None,
+        "disabled_at": iso(row.disabled_at) if row.disabled_at else None,
+        "failing_since": iso(row.failing_since) if row.failing_since else None,
         "former_secret_expires_at": iso(expires_at) if expires_at and expires_at > utc_now() else None,
-        "created_at": iso(row["created_at"]),
-        "updated_at": iso(row["updated_at"]),
+        "created_at": iso(row.created_at),
+        "updated_at": iso(row.updated_at),
     }

@@ -181,7 +181,7 @@ async def defer_recovery(conn: AsyncConnection, webhook_id: str, since: str, aft
 
 async def list_deliveries(
     database: Database, caller: Caller, webhook_id: str, page: PageQuery
-) -> tuple[list[asyncpg.Record], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """Return one page of a webhook's deliveries, each with its attempts, and how many there are."""
     await read(database, caller, webhook_id)
     return await queries.list_deliveries(database, webhook_id, page)
