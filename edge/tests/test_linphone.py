@@ -1,4 +1,8 @@
-"""linphone as the carrier, over TLS, and as the trunk's server; it insists on SRTP, and its tone is heard."""
+"""linphone as the carrier, over TLS, and as the trunk's server; it insists on SRTP, and its tone is heard.
+
+Its SIP stack listens on a port for TLS and breaks off every connection to it ("New connection arriving on TLS, not
+handled"): as a server it is reached over TLS only with something in front. baresip is proven over TLS in both roles.
+"""
 
 from pathlib import Path
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import ssl
+from datetime import UTC, datetime, timedelta
 
 import dns.asyncresolver
 import dns.flags
@@ -84,6 +86,71 @@ async def test_a_certificate_that_does_not_hold(tmp_path, host, is_trusted, mend
     assert HOST in steps["tls"].detail
     assert doctor.verdict_of(list(steps.values())).status == "unreachable"
     listener.close()
+
+
+async def test_a_certificate_that_has_expired(tmp_path, monkeypatch):
+    certificates.server_context(tmp_path, ADDRESS)
+    (tmp_path / "agent.pem").unlink()
+    made_at = datetime.now(UTC) - timedelta(days=400)
+    monkeypatch.setattr(certificates, "_now", lambda: made_at)
+    listener = await serve_stream(SipServer(), certificates.server_context(tmp_path, ADDRESS))
+    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "ca.pem"))
+    assert (steps["tls"].status, steps["tls"].mend) == ("failed", "Renew the server's certificate.")
+    assert "expired" in steps["tls"].detail
+    listener.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("is_old", [True, False])
+async def test_a_server_of_old_tls_or_weak_ciphers(tmp_path, is_old):
+    context = certificates.server_context(tmp_path, ADDRESS)
+    if is_old:
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    else:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
+    listener = await serve_stream(SipServer(), context)
+    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "ca.pem"))
+    assert statuses(steps) == ["skipped", "ok", "failed", "skipped", "skipped", "skipped"]
+    assert "TLS 1.2 or later with ECDHE" in steps["tls"].mend
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "mend"),
+    [
+        ("503 Service Unavailable", "failed", "takes no calls now"),
+        ("500 Server Internal Error", "failed", "takes no calls now"),
+        ("404 Not Found", "ok", None),
+        ("405 Method Not Allowed", "ok", None),
+    ],
+)
+async def test_what_a_server_answers_to_options(answer, status, mend):
+    transport, port = await serve_udp(SipServer(lambda _: [(answer,)]))
+    steps = await examine(port)
+    assert (steps["options"].status, steps["options"].detail) == (status, f"answered {answer}")
+    assert mend is None or mend in steps["options"].mend
+    assert steps["digest"].status == "skipped"
+    transport.close()
+
+
+UNKNOWN = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth", algorithm=SHA-512-256'
+
+
+@pytest.mark.parametrize(
+    ("answer", "mend"),
+    [
+        (("401 Unauthorized", UNKNOWN), "MD5 or SHA-256"),
+        (("403 Forbidden",), "take calls from our address"),
+    ],
+)
+async def test_refusals_that_no_other_password_would_mend(answer, mend):
+    transport, port = await serve_udp(SipServer(lambda _: [answer]))
+    steps = await examine(port)
+    assert (steps["digest"].status, mend in steps["digest"].mend) == ("failed", True), steps["digest"]
+    assert doctor.verdict_of(list(steps.values())).status == "auth_failed"
+    transport.close()
 
 
 async def test_a_port_that_speaks_no_tls():

@@ -28,6 +28,8 @@ from voxpria_server.webhooks.guard import ForbiddenAddressError
 Name = Literal["dns", "tcp", "tls", "options", "digest", "codecs", "register"]
 _STEP_SECONDS = 3.0
 _MAX_RECORDS = 8
+_OUT_OF_SERVICE = {408, 500, 502, 503, 504}
+"""Answers to OPTIONS of a server that takes no calls; what else it answers, it is there."""
 _EXPIRES_SOON_DAYS = 14
 _RTPMAP = re.compile(r"^a=rtpmap:\d{1,3} ([A-Za-z0-9-]{1,32})/", re.M)
 _STATIC_PAYLOADS = {"0": "PCMU", "8": "PCMA", "9": "G722"}
@@ -262,7 +264,12 @@ async def _conversation(wanted: Examination) -> list[Step]:
         options = Step("options", "failed", _reason(error), mend)
         return [options, *_skipped("digest", "codecs", why="OPTIONS was not answered")]
     took = round((time.perf_counter() - started_at) * 1000, 1)
-    options = Step("options", "ok", f"answered {answers.first.code} {answers.first.reason}".rstrip(), None, took)
+    said = f"answered {answers.first.code} {answers.first.reason}".rstrip()
+    if answers.first.code in _OUT_OF_SERVICE:
+        mend = "The server is there and says that it takes no calls now: ask whoever runs it, or try again later."
+        options = Step("options", "failed", said, mend, took)
+        return [options, *_skipped("digest", "codecs", why="the server is out of service")]
+    options = Step("options", "ok", said, None, took)
     digest = _digest(server, answers)
     return [options, digest, _codecs(wanted, answers.last, is_known=digest.status != "failed")]
 
@@ -273,7 +280,12 @@ def _digest(server: sip.Server, answers: sip.Answers) -> Step:
         if server.username is None:
             mend = "Set credentials.username and credentials.password, or have the server know us by our address."
             return Step("digest", "failed", f"{said} to a request without credentials", mend)
+        if answers.is_challenged and answers.algorithm is None:
+            mend = "Have the server take a digest with MD5 or SHA-256, and qop auth if it names any."
+            return Step("digest", "failed", f"{said}, with no challenge that we can answer", mend)
         mend = "Check credentials.username and credentials.password with whoever runs the server."
+        if not answers.is_challenged:
+            mend = "It asked for no credentials: have it take calls from our address, or from these credentials."
         return Step("digest", "failed", f"{said} to these credentials", mend)
     if not answers.is_challenged:
         return Step("digest", "skipped", "the server asks for no credentials")
