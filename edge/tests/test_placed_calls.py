@@ -148,6 +148,39 @@ def test_either_side_may_hold_and_resume_and_the_other_hears_of_no_change(
     assert len(ports) == 1
 
 
+@pytest.mark.parametrize("who", ["callee", "agent"])
+def test_a_refresh_without_an_offer_is_answered_by_one(
+    edge: RunningEdge, number: str, callee_port: int, agent_port: int, folder: Path, who: str
+) -> None:
+    """RFC 3261 section 14.2: some carriers keep their sessions alive so (RFC 4028)."""
+    held = routes(edge, number, callee_port, agent_port)
+    scenarios = ("agent_refreshes_without_an_offer", "agent_answers")
+    callees, agents = scenarios if who == "callee" else scenarios[::-1]
+    with (
+        sipp(callees, folder, address=AGENT, port=callee_port, extra=("-d", "2000")) as callee,
+        sipp(agents, folder, address=AGENT, port=agent_port) as agent,
+    ):
+        wanted = order(edge, held)
+        side = callee if who == "callee" else agent
+        offer = until("it is offered media", lambda: next((m for m in side.received if _is_offer(m)), None))
+        until("it has answered", lambda: sum(m.startswith("ACK") and bool(body(m)) for m in side.sent))
+        edge.control_plane.order(HangUp(id=f"hang_up {wanted.call_id}", call_id=wanted.call_id))
+        callee.wait()
+        agent.wait()
+    assert f"c=IN IP4 {edge.media_address}\n" in f"{body(offer)}\n"
+    assert "a=sendrecv" in body(offer)
+    first = next(m for m in side.received if m.startswith("INVITE"))
+    assert _audio_port(first) == _audio_port(offer)
+
+
+def _is_offer(message: str) -> bool:
+    return message.startswith("SIP/2.0 200") and "INVITE" in header(message, "CSeq") and bool(body(message))
+
+
+def _audio_port(message: str) -> str:
+    return next(line.split()[1] for line in body(message).splitlines() if line.startswith("m=audio"))
+
+
 def _answers_to_offers(side: Sipp) -> list[str]:
     found = [m for m in side.received if m.startswith("SIP/2.0 200") and "INVITE" in header(m, "CSeq")]
     return found if len(found) == 2 else []

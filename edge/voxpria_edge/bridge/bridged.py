@@ -17,7 +17,7 @@ from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.own_sdp import facing
 from voxpria_edge.bridge.side import Side, Who
 from voxpria_edge.calls import Bridge, Call
-from voxpria_edge.rtpengine import Rtpengine
+from voxpria_edge.rtpengine import Rtpengine, RtpengineError
 
 _CONNECT_SECONDS = 15
 OF_ONE_DIALOG = frozenset(
@@ -132,6 +132,19 @@ class Bridged:
             answer = await self._renew(agent_tag, offered, bridge.flags, callee_tag, bridge.callee_sdp)
             self.change(agent_sdp=offered)
         return answer
+
+    def said(self, side: Side) -> str:
+        """Return what a side said of its media last, as it is when nobody holds."""
+        return facing("", self.bridge.callee_sdp if side.who == "callee" else self.bridge.agent_sdp)
+
+    def take_answer(self, side: Side, answered: str) -> None:
+        """Take what a side answers to an offer of ours; without the encryption that it must have, the call is over."""
+        self._background.begin(self._take_answer(side, answered))
+
+    async def _take_answer(self, side: Side, answered: str) -> None:
+        with contextlib.suppress(RtpengineError):
+            if await self.renegotiate(side, answered) is None:
+                await self.hang_up()
 
     async def _renew(self, from_tag: str, offered: str, flags: str, to_tag: str, said: str) -> str:
         """Have rtpengine connect what one side offers with what the other said last; return the answer to the offer."""

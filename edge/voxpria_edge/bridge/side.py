@@ -30,6 +30,14 @@ class InTheMiddle(Protocol):
         """Return the answer to a side's new offer; None if it must be encrypted and is not."""
         ...
 
+    def said(self, side: "Side") -> str:
+        """Return what a side said of its media last, held or not."""
+        ...
+
+    def take_answer(self, side: "Side", answered: str) -> None:
+        """Take what a side answers to an offer of ours."""
+        ...
+
     async def pass_on(self, side: "Side", request: Request) -> Response | None:
         """Send a side's request to the other, and return what that answers; None if there is no answer."""
         ...
@@ -57,19 +65,19 @@ class Side:
                 respond(transaction, 200, "OK")
                 self._middle.over(self)
             case "INVITE" | "UPDATE" if request.body:
-                await self._renegotiate(transaction)
+                await self._renegotiate(transaction, request.body.decode(errors="replace"))
+            case "INVITE":
+                # we offer (RFC 3261 section 14.2) what we would answer to what it said last, and its ACK answers that
+                await self._renegotiate(transaction, self._middle.said(self))
             case "REFER" | "NOTIFY" | "INFO" | "MESSAGE":
                 await self._pass_on(transaction)
             case "UPDATE" | "OPTIONS":
                 respond(transaction, 200, "OK", [("Allow", ALLOW)])
-            case "INVITE":
-                respond(transaction, 488, "Not Acceptable Here: an offer is needed")
             case _:
                 respond(transaction, 501, "Not Implemented", [("Allow", ALLOW)])
 
-    async def _renegotiate(self, transaction: ServerTransaction) -> None:
+    async def _renegotiate(self, transaction: ServerTransaction, offered: str) -> None:
         request = transaction.request
-        offered = request.body.decode(errors="replace")
         respond(transaction, 100, "Trying")
         if not await self._middle.is_connected():
             respond(transaction, 491, "Request Pending")
@@ -102,4 +110,7 @@ class Side:
     def on_ack(self, request: Request) -> None:
         """Take the ACK of our 200: it need not be repeated any more."""
         if self.answered is not None and self.answered.request.cseq[0] == request.cseq[0]:
+            is_first = not self.answered.acknowledged.is_set()
             self.answered.acknowledged.set()
+            if is_first and request.body and not self.answered.request.body:
+                self._middle.take_answer(self, request.body.decode(errors="replace"))
