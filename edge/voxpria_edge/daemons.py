@@ -40,6 +40,7 @@ def kamailio_command(settings: Settings) -> list[str]:
         "TLS_CONFIG": folder / "tls.cfg",
         "RING_MS": settings.ring_timeout_seconds * 1000,
         "STRANGER_PER_SECOND": settings.stranger_requests_per_second,
+        "STRANGER_CONNECTION_SECONDS": settings.stranger_connection_seconds,
         "STRANGERS_PER_SECOND": settings.strangers_requests_per_second,
         "PRIVATE_NETWORKS": ",".join(PRIVATE),
         "ALLOWED_FILE": _existing(settings.allowed_file),

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     strangers_requests_per_second: int = Field(
         500, ge=1, le=100_000, description="The same of all such addresses together."
     )
+    stranger_connection_seconds: int = Field(
+        60,
+        ge=1,
+        description="How long a TCP or TLS connection stays on which no side that is known has said anything.",
+    )
     health_seconds: int = Field(
         60, ge=1, le=3600, description="How often a trunk's server is asked how it is, while it answers."
     )
