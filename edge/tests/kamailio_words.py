@@ -58,12 +58,29 @@ def invite(at: float = BEGIN, *, source: str = ALLOWED, to: str = NUMBER.e164, *
         "from_tag": base64_of("tag"),
         "request_uri": base64_of(f"sip:{to}@edge.example.com"),
         "from_uri": base64_of("sip:+13038921234@carrier.example.com"),
+        "to_uri": base64_of(f"sip:{to}@edge.example.com"),
+        "contact": base64_of(f"<sip:carrier@{source}:5062>"),
     }
     return said | fields
 
 
 def progress(kind: str, record: str, at: float = BEGIN + 1) -> dict[str, object]:
     return {"kind": kind, "id": str(uuid.uuid4()), "at": f"{at:.6f}", "record": base64_of(record)}
+
+
+def answered(record: str, at: float = BEGIN + 1, **fields: object) -> dict[str, object]:
+    """An answer with all that it takes to speak to who gave it; ours is the lower of two Record-Routes."""
+    said: dict[str, object] = {
+        **progress("answered", record, at),
+        "from": base64_of("<sip:+13038921234@edge.example.com>;tag=tag"),
+        "to": base64_of(f'"Desk" <sip:{NUMBER.e164}@sip.example.com>;tag=theirs'),
+        "call_id": base64_of("call-as-kamailio-has-it"),
+        "contact": base64_of("<sip:desk@10.0.0.7:5070;transport=tcp>"),
+        "record_route": base64_of(
+            f"<sip:far.example.com;lr>, <sip:near.example.com;lr>, <sip:edge.example.com;lr;call={record}>"
+        ),
+    }
+    return said | fields
 
 
 def ended(record: str, at: float = BEGIN + 5, **fields: object) -> dict[str, object]:

@@ -3,32 +3,44 @@
 import asyncio
 from pathlib import Path
 
-from voxpria_edge import messages
+from voxpria_edge import messages, uac
 from voxpria_edge.control_plane import ControlPlaneError
 from voxpria_edge.kamailio import RpcError
 from voxpria_edge.rtpengine import RtpengineError
 
 
 class Kamailio:
-    """Both of Kamailio's ways: evapi (`sent`), and RPC (`acknowledged`, `hung_up`)."""
+    """Both of Kamailio's ways: evapi (`sent`), and RPC (`acknowledged`, `hung_up`, `requests`, `forgotten`)."""
 
     def __init__(self) -> None:
         self.is_connected = True
         self.sent: list[messages.Command] = []
         self.acknowledged: list[str] = []
         self.hung_up: list[str] = []
-        self.is_deaf = False
+        self.requests: list[uac.Request] = []
+        self.forgotten: list[str] = []
+        self.is_deaf, self.knows_calls = False, True
 
     def send(self, command: messages.Command) -> None:
         self.sent.append(command)
+
+    async def send_request(self, request: uac.Request) -> None:
+        self._hear()
+        self.requests.append(request)
 
     async def acknowledge(self, message_id: str) -> None:
         self._hear()
         self.acknowledged.append(message_id)
 
-    async def hang_up(self, sip_call_id: str) -> None:
+    async def hang_up(self, sip_call_id: str) -> bool:
         self._hear()
-        self.hung_up.append(sip_call_id)
+        if self.knows_calls:
+            self.hung_up.append(sip_call_id)
+        return self.knows_calls
+
+    async def forget(self, record: str) -> None:
+        self._hear()
+        self.forgotten.append(record)
 
     def _hear(self) -> None:
         if self.is_deaf:
@@ -36,18 +48,12 @@ class Kamailio:
 
 
 class Media:
-    """rtpengine: how many packets each session has relayed; None is no session, and a session deleted is gone."""
+    """rtpengine: its sessions; one that is deleted is gone."""
 
     def __init__(self) -> None:
-        self.relayed: dict[str, int] = {}
         self.sessions: dict[str, dict[str, object]] = {}
         self.deleted: list[str] = []
         self.is_down = False
-
-    async def packets(self, call_id: str) -> int | None:
-        if self.is_down:
-            raise RtpengineError("down")
-        return self.relayed.get(call_id)
 
     async def session(self, call_id: str) -> dict[str, object] | None:
         if self.is_down:
@@ -57,7 +63,7 @@ class Media:
     async def delete(self, call_id: str) -> None:
         if self.is_down:
             raise RtpengineError("down")
-        self.relayed.pop(call_id, None)
+        self.sessions.pop(call_id, None)
         self.deleted.append(call_id)
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from kamailio_words import BEGIN, TABLE, base64_of, ended, heard, invite, progress
+from kamailio_words import BEGIN, TABLE, answered, base64_of, ended, heard, invite, progress
 from scripted import Kamailio
 from voxpria_edge import messages
 from voxpria_edge.admission import Admission
@@ -29,9 +29,10 @@ class Office:
         self.spool, self.kamailio, self.finished = spool, Kamailio(), list[Call]()
         self.book, admission, middle = Book(spool, self.kamailio), Admission(lambda: TABLE), NoMiddle()
         dialling = Dialling(self.book, self.kamailio, admission, middle, self.diagnose, guard(allow_private=True))
-        self.hanging_up = HangingUp(self.book, self.kamailio, middle)
+        self.hanging_up = HangingUp(self.book, self.kamailio, middle, lambda: TABLE)
         self.desk = Desk("edge_1", self.book, self.kamailio, admission, dialling, self.hanging_up, middle)
         self.book.on_changed = dialling.count
+        self.book.is_current = True
         self.book.on_ended = self.finished.append
 
     @staticmethod
@@ -208,6 +209,15 @@ async def test_messages_of_unknown_calls_are_acknowledged_and_change_nothing(tmp
         await until(lambda: len(at.kamailio.acknowledged) == len(said))
 
 
+async def test_an_invite_of_our_last_run_is_nobodys_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoMiddle, "is_own", lambda _self, _invite: True)
+    async with office(tmp_path) as at:
+        await at.hear(invite())
+        (answer,) = at.answers()
+        assert isinstance(answer, messages.Reject)
+        assert (answer.code, await at.told(), at.book.calls) == (503, [], {})
+
+
 async def test_a_lost_call_ends_once(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         call = await opened(at)
@@ -217,13 +227,59 @@ async def test_a_lost_call_ends_once(tmp_path: Path) -> None:
         assert len(at.finished) == 1
 
 
+async def test_a_call_that_has_ended_meanwhile_is_not_opened_again_by_a_hang_up(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.hear(progress("answered", call.id), ended(call.id))
+        await at.hanging_up.hang_up(call.id, "media_timeout")
+        assert not at.book.open_calls
+        assert not at.kamailio.hung_up
+
+
+async def test_the_first_reason_to_hang_up_is_the_reason(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.hear(progress("answered", call.id))
+        await at.hanging_up.hang_up(call.id, "hangup", by="api")
+        await at.hanging_up.hang_up(call.id, "max_duration")
+        assert (at.book.calls[call.id].ending, at.book.calls[call.id].ended_by) == ("hangup", "api")
+
+
+async def test_what_kamailio_does_not_know_is_ended_by_us_the_second_time_that_it_is_asked(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.hear(answered(call.id))
+        at.kamailio.knows_calls = False
+        await at.hanging_up.hang_up(call.id, "hangup", by="api")
+        assert at.book.open_calls
+        await at.hanging_up.hang_up(call.id, "hangup", by="api")
+        await at.desk.settle()
+        assert not at.book.open_calls
+        assert [request.method for request in at.kamailio.requests] == ["BYE", "BYE"]
+        assert at.kamailio.forgotten == [call.id]
+
+
+async def test_nothing_is_ended_by_us_before_a_restarted_kamailio_was_heard(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.hear(answered(call.id))
+        at.kamailio.knows_calls = False
+        at.desk.on_gone()
+        for _ in range(2):
+            await at.hanging_up.hang_up(call.id, "hangup", by="api")
+        assert at.book.open_calls
+        await at.reconnect()
+        await at.hanging_up.hang_up(call.id, "hangup", by="api")
+        assert not at.book.open_calls
+
+
 async def test_our_own_hang_up_keeps_its_reason_and_may_fail(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         call = await opened(at)
         at.kamailio.is_deaf = True
-        await at.hanging_up.hang_up(call, "media_timeout")
+        await at.hanging_up.hang_up(call.id, "media_timeout")
         at.kamailio.is_deaf = False
-        await at.hanging_up.hang_up(at.book.calls[call.id], "media_timeout")
+        await at.hanging_up.hang_up(call.id, "media_timeout")
         assert at.kamailio.hung_up == [call.sip_call_id]
         assert at.book.calls[call.id].ending == "media_timeout"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
-from sipp_tool import sipp
+from sipp_tool import SCENARIOS, header, sipp
 from voxpria_routing.edge_api import HangUp
 
 
@@ -31,6 +31,25 @@ def test_a_call_that_is_up_ends_at_both_sides(edge: RunningEdge, number: str, ag
     assert call.ended is not None
     assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("hangup", "api", 200)
     assert call.kinds.count("ended") == 1
+
+
+def test_the_bye_to_a_callers_other_side_counts_on_however_high_the_caller_began(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    trunk, first = trunk_to(agent_port), 1_205_654_321
+    edge.route([trunk], [number_on(trunk, number)])
+    high = folder / "carrier_counts_high"
+    text = (SCENARIOS / "carrier_is_hung_up_on.xml").read_text()
+    high.with_suffix(".xml").write_text(text.replace("CSeq: 1 ", f"CSeq: {first} "))
+    with (
+        sipp("agent_answers", folder, address=AGENT, port=agent_port) as agent,
+        sipp(str(high), folder, address=CARRIER, to=(edge.address, edge.sip_port), number=number) as carrier,
+    ):
+        hang_up(edge, until("it is answered", lambda: is_at(edge, number, "answered")))
+        carrier.wait()
+        agent.wait()
+    (bye,) = {header(message, "CSeq") for message in agent.received if message.startswith("BYE ")}
+    assert first < int(bye.split()[0]) < 2**31
 
 
 def test_a_call_that_rings_is_refused_to_its_caller_and_canceled_at_the_other_side(

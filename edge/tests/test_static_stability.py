@@ -56,7 +56,7 @@ def place_all(edge: RunningEdge, number: str, agent_port: int, folder: Path, par
     ("part", "ends"),
     [
         ("agent", {"hangup"}),
-        ("kamailio", {"hangup", "lost"}),  # no media flows here, so a call may be given up before its BYE
+        ("kamailio", {"hangup", "media_timeout"}),  # a BYE may come to nobody as long as it is repeated
         ("rtpengine", {"hangup", "media_timeout"}),
     ],
 )

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import kamailio_words as words
 import msgspec
 import pytest
-from kamailio_words import invite
+from kamailio_words import heard, invite
 from scripted import Media
 from test_desk import Office, office
+from voxpria_edge import legs
 from voxpria_edge.calls import Call
 from voxpria_edge.rtpengine import Rtpengine
 from voxpria_edge.watch import Watch
@@ -20,24 +22,27 @@ async def call_of(at: Office, *, seconds_ago: float, answered: bool = True, orph
     await at.hear(invite())
     call = next(call for call in at.book.open_calls if call.answered_at is None)
     began = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-    call = msgspec.structs.replace(call, opened_at=began, answered_at=began if answered else None)
+    dialogs = {"to_agent": legs.to_agent(heard(words.answered(call.id)))} if answered else {}
+    call = msgspec.structs.replace(call, opened_at=began, answered_at=began if answered else None, **dialogs)
     at.book.calls[call.id] = call
     if orphan:
         at.book.orphans.add(call.id)
     return call
 
 
-async def look(watch: Watch, call: Call, times: int = 1) -> None:
+async def look(watch: Watch, times: int = 1) -> None:
     for _ in range(times):
-        await watch._look_at(call)
+        watch.end_overdue()
+        await watch.end_silent()
+        await watch.settle()
 
 
 async def test_a_call_with_media_is_left_alone(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         media = Media()
         watch, call = Watch(at.book, at.hanging_up, media), await call_of(at, seconds_ago=30)
-        media.relayed[call.id] = 100
-        await look(watch, call, 3)
+        media.sessions[call.id] = {}
+        await look(watch, 3)
         assert at.book.open_calls
         assert not at.kamailio.hung_up
 
@@ -45,14 +50,15 @@ async def test_a_call_with_media_is_left_alone(tmp_path: Path) -> None:
 async def test_a_call_whose_media_session_is_gone_is_hung_up(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         call = await call_of(at, seconds_ago=30)
-        await look(Watch(at.book, at.hanging_up, Media()), call)
+        await look(Watch(at.book, at.hanging_up, Media()))
         assert at.kamailio.hung_up == [call.sip_call_id]
         assert at.book.calls[call.id].ending == "media_timeout"
 
 
 async def test_a_young_call_may_have_no_media_yet(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        await look(Watch(at.book, at.hanging_up, Media()), await call_of(at, seconds_ago=2))
+        await call_of(at, seconds_ago=2)
+        await look(Watch(at.book, at.hanging_up, Media()))
         assert not at.kamailio.hung_up
 
 
@@ -60,20 +66,19 @@ async def test_nothing_is_concluded_while_rtpengine_is_down(tmp_path: Path) -> N
     async with office(tmp_path) as at:
         media = Media()
         media.is_down = True
-        await look(Watch(at.book, at.hanging_up, media), await call_of(at, seconds_ago=30, orphan=True), 3)
+        await call_of(at, seconds_ago=30, orphan=True)
+        await look(Watch(at.book, at.hanging_up, media), 3)
         assert not at.kamailio.hung_up
         assert at.book.open_calls
 
 
 async def test_a_call_that_was_ringing_when_kamailio_died_is_lost(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        watch, early = (
-            Watch(at.book, at.hanging_up, Media()),
-            await call_of(at, seconds_ago=20, answered=False, orphan=True),
-        )
-        await look(watch, early)
+        early = await call_of(at, seconds_ago=20, answered=False, orphan=True)
+        await look(Watch(at.book, at.hanging_up, Media()))
         assert at.book.open_calls, "its INVITE may come once more"
-        await look(watch, msgspec.structs.replace(early, opened_at=early.opened_at - timedelta(seconds=20)))
+        at.book.calls[early.id] = msgspec.structs.replace(early, opened_at=early.opened_at - timedelta(seconds=20))
+        await look(Watch(at.book, at.hanging_up, Media()))
         await at.desk.settle()
         assert not at.book.open_calls
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
@@ -81,29 +86,41 @@ async def test_a_call_that_was_ringing_when_kamailio_died_is_lost(tmp_path: Path
 
 async def test_a_ringing_call_that_kamailio_knows_rings_on(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        await look(Watch(at.book, at.hanging_up, Media()), await call_of(at, seconds_ago=50, answered=False))
+        await call_of(at, seconds_ago=50, answered=False)
+        await look(Watch(at.book, at.hanging_up, Media()))
         assert at.book.open_calls
 
 
-async def test_an_orphan_lives_as_long_as_its_media_flows(tmp_path: Path) -> None:
+async def test_a_call_that_kamailio_forgot_is_hung_up_on_by_us_when_its_media_is_gone(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        media = Media()
-        watch, call = Watch(at.book, at.hanging_up, media), await call_of(at, seconds_ago=30, orphan=True)
-        for packets in (100, 200, 300):
-            media.relayed[call.id] = packets
-            await look(watch, call)
-            assert at.book.open_calls
-        await look(watch, call)
+        at.kamailio.knows_calls = False
+        await call_of(at, seconds_ago=30, orphan=True)
+        await look(Watch(at.book, at.hanging_up, Media()))
+        await at.desk.settle()
         assert not at.book.open_calls
+        assert {request.method for request in at.kamailio.requests} == {"BYE"}
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
 
 
-async def test_an_orphan_past_its_time_is_lost_even_with_media(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("orphan", "overdue"), [(True, 1), (False, 11)])
+async def test_a_call_past_its_time_is_ended_whatever_its_media(tmp_path: Path, *, orphan: bool, overdue: int) -> None:
     async with office(tmp_path) as at:
-        media = Media()
-        call = await call_of(at, seconds_ago=120 + 11, orphan=True)
-        media.relayed[call.id] = 1
-        await look(Watch(at.book, at.hanging_up, media), call)
-        assert not at.book.open_calls
+        at.kamailio.knows_calls = not orphan
+        media, call = Media(), await call_of(at, seconds_ago=120 + overdue, orphan=orphan)
+        media.sessions[call.id] = {}
+        await look(Watch(at.book, at.hanging_up, media))
+        await at.desk.settle()
+        assert at.book.calls[call.id].ending == "max_duration"
+        assert bool(at.kamailio.hung_up) is not orphan
+        assert bool(at.book.open_calls) is not orphan
+
+
+async def test_kamailio_has_time_to_end_a_call_itself(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        media, call = Media(), await call_of(at, seconds_ago=120 + 2)
+        media.sessions[call.id] = {}
+        await look(Watch(at.book, at.hanging_up, media))
+        assert at.book.calls[call.id].ending is None
 
 
 async def test_no_rtpengine_at_all_is_no_answer() -> None:

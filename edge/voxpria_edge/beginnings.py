@@ -10,8 +10,9 @@ from voxpria_routing.edge_api import Place
 from voxpria_routing.load import account_key
 from voxpria_routing.media import Offered
 from voxpria_routing.snapshot import Mode
+from voxpria_sip.dialog import Dialog
 
-from voxpria_edge import endings, messages, negotiation, sdp
+from voxpria_edge import endings, legs, messages, negotiation, sdp
 from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Bridge, Call, marks_of
 from voxpria_edge.ids import event_id, record_id
 
@@ -66,6 +67,7 @@ class _Origin(msgspec.Struct, frozen=True, kw_only=True):
     cseq: int = 0
     marks: str = ""
     bridge: Bridge | None = None
+    to_caller: Dialog | None = None
     source: str
     transport: str = ""
 
@@ -97,6 +99,7 @@ def opened(
         asked=f"{invite.index}:{invite.label}",
         cseq=invite.cseq,
         marks=marks_of(invite),
+        to_caller=legs.to_caller(invite),
         source=f"{invite.source}:{invite.port}",
         transport=invite.transport,
     )
@@ -140,6 +143,7 @@ def _begun(origin: _Origin, decision: Decision, edge_id: str) -> tuple[Call, lis
         is_dialled=is_dialled,
         is_outbound=origin.is_outbound,
         bridge=origin.bridge,
+        to_caller=origin.to_caller if is_dialled else None,
         trunk_ids=tuple(target.id for target in decision.targets) if isinstance(decision, Dial) else (),
         holds=(account_key(origin.account_id, origin.mode), decision.carrier.id) if isinstance(decision, Dial) else (),
     )
@@ -172,4 +176,4 @@ def _begun(origin: _Origin, decision: Decision, edge_id: str) -> tuple[Call, lis
 def in_the_middle(call: Call) -> Call:
     """Return a call that came in as one in whose middle we are; if it goes out, its agent has our place already."""
     tag = "" if call.is_outbound else f"{AGENT_TAG}{call.id.removeprefix('call_')}"
-    return msgspec.structs.replace(call, bridge=Bridge(tag=tag))
+    return msgspec.structs.replace(call, bridge=Bridge(tag=tag), to_caller=None)

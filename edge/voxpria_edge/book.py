@@ -31,6 +31,8 @@ class Book:
         self.calls: dict[str, Call] = {}
         self.orphans: set[str] = set()
         """Open calls that Kamailio does not know (it was restarted)."""
+        self.is_current = False
+        """Whether Kamailio is there, and all that it had to say has been heard."""
         self.on_changed: Callable[[Call], None]
         """Counts what a dialled call takes, with each change of it."""
         self.on_ended: Callable[[Call], None]

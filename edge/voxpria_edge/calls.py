@@ -8,7 +8,7 @@ from voxpria_routing import events
 from voxpria_routing.decision import Dial
 from voxpria_sip.dialog import Dialog
 
-from voxpria_edge import messages
+from voxpria_edge import legs, messages
 from voxpria_edge.ids import event_id
 
 CARRIER_TAG, AGENT_TAG = "voxcarrier-", "voxagent-"
@@ -71,6 +71,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """True where the agent's side calls: whoever called first is then the agent."""
     bridge: Bridge | None = None
     """Of a call in whose middle we are: the two that we stand between."""
+    to_caller: Dialog | None = None
+    to_agent: Dialog | None = None
+    """Of a call that passes through us: the dialogs of its two sides, as the other side holds each."""
     unrecorded: str | None = None
     """Why it is not recorded, as a sentence, though its trunk would have it so."""
     spoken: Spoken | None = None
@@ -104,6 +107,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.answered_at is not None and not awaits_agent
 
     @property
+    def records(self) -> list[str]:
+        """What Kamailio knows the call by: its id, and that of the agent's half if we are in its middle."""
+        return [self.id, *([self.bridge.agent_record] if self.bridge and self.bridge.agent_record else [])]
+
+    @property
     def trunk_id(self) -> str | None:
         """The trunk whose server is tried, or has answered."""
         return self.trunk_ids[self.at_trunk] if self.at_trunk < len(self.trunk_ids) else None
@@ -134,6 +142,9 @@ def answered(call: Call, message: messages.Answered) -> tuple[Call, list[events.
     if call.answered_at is not None or call.ended_at is not None:
         return call, []
     call = msgspec.structs.replace(call, answered_at=messages.time(message.at))
+    if call.bridge is None:
+        dialogs = {"to_caller": legs.answered(call.to_caller, message), "to_agent": legs.to_agent(message)}
+        call = msgspec.structs.replace(call, **dialogs)
     return call, [answer_of(call)] if call.is_connected else []
 
 
@@ -151,4 +162,13 @@ def answer_of(call: Call) -> events.Answered:
         at=call.answered_at,
         recording=call.is_captured,
         trunk_id=call.trunk_id if call.is_connected else None,
+    )
+
+
+def moved(call: Call, message: messages.Moved) -> Call:
+    """Return the call with its sides where they say that they are now."""
+    return msgspec.structs.replace(
+        call,
+        to_caller=legs.moved(call.to_caller, message.caller),
+        to_agent=legs.moved(call.to_agent, message.agent),
     )

@@ -9,7 +9,7 @@ from voxpria_routing.decision import Cause, Dial, Reject
 from voxpria_routing.events import CallEvent
 from voxpria_routing.load import Load
 
-from voxpria_edge import beginnings, broken, consent, endings, messages, verdicts
+from voxpria_edge import beginnings, broken, calls, consent, endings, messages, verdicts
 from voxpria_edge.admission import Admission
 from voxpria_edge.book import Book
 from voxpria_edge.calls import Call
@@ -59,11 +59,6 @@ class Desk:
         self._waiting: Waiting[Challenged] = Waiting(self._unanswered)
         self._too_short: Waiting[TooShort] = Waiting(self._stays_refused)
 
-    @property
-    def is_current(self) -> bool:
-        """Whether all that Kamailio had to say has been heard."""
-        return self._kamailio.is_connected and self._backlog is None
-
     def load(self) -> Load:
         """Return what is going on, as decisions depend on it."""
         return self._admission.load()
@@ -73,6 +68,10 @@ class Desk:
         self._backlog, self._live = [], set()
         self._repeats.look()
         self._kamailio.send(messages.Resend())
+
+    def on_gone(self) -> None:
+        """Kamailio is gone: what it has to say from now on is yet to be heard."""
+        self._book.is_current = False
 
     async def on_message(self, message: messages.Message) -> None:
         """Take one message; during a resend they are collected, and taken in the order of their times."""
@@ -85,6 +84,8 @@ class Desk:
                 self.on_replied(message)
             case messages.Challenged():
                 self._dialling.authorize(message)
+            case messages.ByeChallenged():
+                self._hanging_up.authorize(message)
             case _ if self._backlog is not None:
                 self._backlog.append(message)
             case _:
@@ -105,10 +106,9 @@ class Desk:
         known = {call.id for call in self._book.open_calls if before.get(call.id) == call.asked}
         orphans = known - self._live
         self._book.orphans = orphans
-        for id_ in orphans:
-            bridge = self._book.calls[id_].bridge
-            for record in (id_, *([bridge.agent_record] if bridge and bridge.agent_record else [])):
-                self._kamailio.send(messages.Allow(record=record))
+        for record in (record for id_ in orphans for record in self._book.calls[id_].records):
+            self._kamailio.send(messages.Allow(record=record))
+        self._book.is_current = True
         if backlog or orphans:
             _log.info("caught up with Kamailio", messages=len(unheard), orphans=len(orphans))
 
@@ -132,15 +132,26 @@ class Desk:
                 self._dialling.note_answer(message)
             case messages.Stray():
                 self._hanging_up.end_stray(message)
+            case messages.Moved():
+                self._note_where(message)
             case messages.Insecure():
                 self._hanging_up.cut_off(message)
             case messages.Ended():
                 self._end(message)
 
+    def _note_where(self, message: messages.Moved) -> None:
+        call = self._book.open_call(messages.text(message.record))
+        moved = calls.moved(call, message) if call else None
+        self._book.remember(message.id, moved if moved != call else None, [])  # most only say that they are still there
+
     def _answer(self, invite: messages.Invite) -> None:
         half = self._middle.half_of(invite)
         if half is not None:
             self._dialling.dial_half(invite, half)
+            return
+        if self._middle.is_own(invite):  # nobody leads the call that our last run was setting up
+            self._kamailio.send(verdicts.of_last_run(invite))
+            self._book.remember(invite.id, None, [])
             return
         asked_before = self._waiting.take(key_of(invite))
         if asked_before is not None:  # the same call, now with its credentials

@@ -161,11 +161,11 @@ def canceled_by_api(call: Call, at: datetime) -> tuple[Call, list[events.CallEve
     return end(call, at, "canceled", "api", API_ANSWER)
 
 
-def hung_up_by_api(call: Call, at: datetime) -> tuple[Call, list[events.CallEvent]]:
-    """Return the answered call as ended because the API was told to, where Kamailio can't say that it did."""
-    return end(
-        call, at, "hangup", "api", _OK, "Kamailio had been restarted during the call, so only its media was ended."
-    )
+def hung_up(call: Call, at: datetime) -> tuple[Call, list[events.CallEvent]]:
+    """Return the answered call as ended because we asked for that, where Kamailio can't say that it was."""
+    who = "the agent beside it hung up" if call.to_caller and call.to_agent else "only the media could be ended"
+    detail = call.ending_detail or f"Kamailio had been restarted during the call: {who}."
+    return end(call, at, call.ending or "lost", call.ended_by, _OK, detail)
 
 
 def failed(

@@ -1,12 +1,15 @@
 """Ends calls: for the API, for the watch, for a side whose media must be encrypted and is not."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 import structlog
 from voxpria_routing.events import EndCause, Side
+from voxpria_routing.table import Table
 
 from voxpria_edge import endings, messages, uac
 from voxpria_edge.background import Background
@@ -17,14 +20,18 @@ from voxpria_edge.middle import Middle
 
 _log = structlog.get_logger(__name__)
 
+_MOST_OVER = 1000
 _HANG_UP_TRIES, _HANG_UP_SECONDS = 10, 1.0
 
 
 class HangingUp:
     """How calls are ended that do not end by themselves."""
 
-    def __init__(self, book: Book, rpc: Rpc, middle: Middle) -> None:
-        self._book, self._rpc, self._middle = book, rpc, middle
+    def __init__(self, book: Book, rpc: Rpc, middle: Middle, table: Callable[[], Table]) -> None:
+        """`table` gives the routes in force: a trunk's server may want credentials for a BYE."""
+        self._book, self._rpc, self._middle, self._table = book, rpc, middle, table
+        self._over: OrderedDict[str, Call] = OrderedDict()
+        """By id: the calls that ended last, whose BYEs may not have been answered yet."""
         self._background = Background()
 
     async def end_for_api(self, call_id: str) -> None:
@@ -35,10 +42,8 @@ class HangingUp:
                 return
             if call.answered_at is None:
                 await self._cancel(call)
-            elif call_id in self._book.orphans:
-                self._book.remember(None, *endings.hung_up_by_api(call, datetime.now(UTC)))
             else:
-                await self.hang_up(call, "hangup", by="api")
+                await self.hang_up(call_id, "hangup", by="api")
             await asyncio.sleep(_HANG_UP_SECONDS)
         _log.error("a call could not be ended for the API", call_id=call_id)
 
@@ -51,15 +56,53 @@ class HangingUp:
             return
         self._book.remember(None, *endings.canceled_by_api(self._book.calls.get(call.id, call), datetime.now(UTC)))
 
-    async def hang_up(self, call: Call, cause: EndCause, by: Side = "edge") -> None:
-        """Have Kamailio end a call, for `cause`, as `by` wants it."""
-        self._book.calls[call.id] = msgspec.structs.replace(call, ending=cause, ended_by=by)
-        if await self._middle.hang_up(call.id):
+    async def hang_up(self, call_id: str, cause: EndCause, by: Side = "edge") -> None:
+        """Have an answered call ended at both sides, for `cause`, as `by` wants it; to be asked again until it is over.
+
+        Kamailio does that, or the middle, and tells us. Where neither knows the call (any more), we do: at once if that
+        is known, else when asked again, as the word of its end may be on its way. The first cause is the cause.
+        """
+        call = self._book.open_call(call_id)
+        if call is None:
+            return
+        is_again = call.ending is not None
+        if not is_again:
+            self._book.remember(None, msgspec.structs.replace(call, ending=cause, ended_by=by), [])
+        if await self._middle.hang_up(call_id) and not is_again:
             return
         try:
-            await self._rpc.hang_up(call.sip_call_id)
+            is_known = await self._rpc.hang_up(call.sip_call_id)
+            if not is_known and self._book.is_current and (is_again or call_id in self._book.orphans):
+                await self._say_bye(call_id)
         except RpcError as error:
-            _log.warning("a call could not be ended", call_id=call.id, error=str(error))
+            _log.warning("a call could not be ended", call_id=call_id, error=str(error))
+
+    async def _say_bye(self, call_id: str) -> None:
+        """End a call that Kamailio has forgotten, in the words of each side to the other. Raises RpcError."""
+        call = self._book.open_call(call_id)
+        if call is None:
+            return
+        for request in uac.byes(call):
+            await self._rpc.send_request(request)
+        self._book.remember(None, *endings.hung_up(call, datetime.now(UTC)))
+        if call.bridge is None:  # else the middle's own BYEs are yet to pass
+            with contextlib.suppress(RpcError):
+                await self._rpc.forget(call.id)
+
+    def done(self, call: Call, by: Side | None) -> None:
+        """Hear of a call that is over, and who ended it."""
+        self._over[call.id] = call
+        if len(self._over) > _MOST_OVER:
+            self._over.popitem(last=False)
+        self._middle.done(call, by)
+
+    def authorize(self, asked: messages.ByeChallenged) -> None:
+        """Send a BYE of the edge's own again, with the credentials that it is asked for, if we have them."""
+        for call in (*self._book.calls.values(), *self._over.values()):
+            request = uac.bye_again(call, asked, self._table().trunks)
+            if request is not None:
+                self._background.begin(self._send([request], call.id))
+                return
 
     async def give_up_placed(self, call_id: str) -> None:
         """End a call that was being set up when our last run ended."""
@@ -87,7 +130,7 @@ class HangingUp:
         if call is None:
             return
         if call.answered_at is not None:
-            self._background.begin(self.hang_up(call, "insecure_media"))
+            self._background.begin(self.hang_up(call.id, "insecure_media"))
             return
         self._background.begin(self._refuse(message))
         self._book.remember(None, *endings.cut_off(call, message))
@@ -104,15 +147,15 @@ class HangingUp:
     async def _send(self, requests: Sequence[uac.Request], record: str) -> None:
         try:
             for request in requests:
-                await self._rpc.send(request)
+                await self._rpc.send_request(request)
         except RpcError as error:
-            _log.warning("a late answer could not be ended", call_id=record, error=str(error))
+            _log.warning("an ACK or a BYE could not be sent", call_id=record, error=str(error))
 
     async def _refuse(self, message: messages.Insecure) -> None:
         """Give the caller its answer; acknowledge and end what the called side takes for a call."""
         try:
             await self._rpc.reply(message.index, message.label, *endings.INSECURE)
             for request in uac.acknowledged_and_ended(message) if message.code >= 200 else ():
-                await self._rpc.send(request)
+                await self._rpc.send_request(request)
         except RpcError as error:
             _log.warning("a call could not be cut off", call_id=messages.text(message.record), error=str(error))

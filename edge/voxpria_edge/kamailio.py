@@ -33,6 +33,10 @@ class Listener(Protocol):
         """Hear a message; awaited one by one, in order."""
         ...
 
+    def on_gone(self) -> None:
+        """Hear that it is gone."""
+        ...
+
 
 class Evapi:
     """A connection to Kamailio's evapi that comes back by itself."""
@@ -57,6 +61,7 @@ class Evapi:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
                 await self._listen(listener)
             self._drop()
+            listener.on_gone()
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self, listener: Listener) -> None:
@@ -155,19 +160,30 @@ class Rpc:
         """Answer a transaction; what was forwarded of it is canceled."""
         await self.call("tm.reply", code, reason, f"{index}:{label}", "voxpria", ".", ".")
 
-    async def send(self, request: Request) -> None:
+    async def send_request(self, request: Request) -> None:
         """Send a request of our own; its answers are of no interest."""
         await self.call("tm.t_uac_start", request.method, request.uri, request.next_hop, ".", request.headers)
 
-    async def hang_up(self, sip_call_id: str) -> None:
-        """End the dialogs of a call: both sides of each get a BYE."""
-        for dialog in _listed(await self.call("dlg.list_match", "callid", "eq", sip_call_id)):
+    async def hang_up(self, sip_call_id: str) -> bool:
+        """End the dialogs of a call: both sides of each get a BYE. False if Kamailio knows of none."""
+        try:
+            found = _listed(await self.call("dlg.list_match", "callid", "eq", sip_call_id))
+        except RpcError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            return False
+        for dialog in found:
             await self.call("dlg.end_dlg", dialog["h_entry"], dialog["h_id"])
+        return bool(found)
+
+    async def forget(self, record: str) -> None:
+        """Let no more requests of a call pass."""
+        await self.call("htable.delete", "live", record)
 
     async def refuse(self, sip_call_id: str, cseq: int, code: int, reason: str, record: str) -> None:
         """Answer the INVITE of a call that is being set up; what rings is canceled by that."""
         await self.call("tm.reply_callid", code, reason, sip_call_id, str(cseq), "", f"X-VoxPria-Call-Id: {record}\r\n")
-        await self.call("htable.delete", "live", record)
+        await self.forget(record)
 
 
 def _listed(result: object) -> list[dict[str, Any]]:

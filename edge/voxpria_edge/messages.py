@@ -37,6 +37,8 @@ class Invite(msgspec.Struct, frozen=True, tag_field="kind", tag="invite"):
     """Of its topmost Via."""
     spare_bytes: int = 65536
     """By how much the answer may be longer than what it repeats of the request, without being the longer of both."""
+    contact: str = ""
+    record_route: str = ""
     sdp: str = ""
     """Its session description; not there when the question is only remembered (a resend)."""
 
@@ -95,12 +97,27 @@ class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="ringing"):
     record: str
 
 
-class Answered(msgspec.Struct, frozen=True, tag_field="kind", tag="answered"):
-    """The called side answered."""
+class Answered(msgspec.Struct, frozen=True, tag_field="kind", tag="answered", rename={"from_": "from"}):
+    """The called side answered. The headers are those of its answer, in base64."""
 
     id: Id
     at: At
     record: str
+    from_: str = ""
+    to: str = ""
+    call_id: str = ""
+    contact: str = ""
+    record_route: str = ""
+
+
+class Moved(msgspec.Struct, frozen=True, tag_field="kind", tag="moved"):
+    """Both sides have said anew where they are (RFC 3261 section 12.2): their Contact headers, in base64."""
+
+    id: Id
+    at: At
+    record: str
+    caller: str
+    agent: str
 
 
 class Ended(msgspec.Struct, frozen=True, tag_field="kind", tag="ended"):
@@ -143,6 +160,15 @@ class Stray(Insecure, frozen=True, tag_field="kind", tag="stray", rename={"from_
     """A 2xx to an INVITE that nobody waits for any more; it is not kept, as it is repeated until it is acknowledged."""
 
 
+class ByeChallenged(msgspec.Struct, frozen=True, tag_field="kind", tag="bye_challenged"):
+    """A side wants credentials for a BYE of the edge's own; not kept. Its tags, and the answer's headers, in base64."""
+
+    from_tag: str
+    to_tag: str
+    code: int
+    head: str
+
+
 class Replied(msgspec.Struct, frozen=True, tag_field="kind", tag="replied"):
     """What became of a request of ours."""
 
@@ -165,8 +191,8 @@ class Resent(msgspec.Struct, frozen=True, tag_field="kind", tag="resent"):
     """That was all that had not been acknowledged."""
 
 
-Told = Invite | Broken | Tried | Progress | Answered | Ended | Insecure | Stray
-Message = Told | Challenged | Replied | Live | Resent
+Told = Invite | Broken | Tried | Progress | Answered | Moved | Ended | Insecure | Stray
+Message = Told | Challenged | ByeChallenged | Replied | Live | Resent
 
 
 def decode(data: bytes) -> Message:
@@ -201,7 +227,7 @@ def call_of(message: "Message") -> str | None:
     match message:
         case Invite(id=id_, at=at) | Broken(id=id_, at=at):
             return record_id(id_, time(at))
-        case Resent() | Replied():
+        case Resent() | Replied() | ByeChallenged():
             return None
         case _:
             return call_of_record(text(message.record)) or None

@@ -18,6 +18,10 @@ class Middle(Protocol):
         """Return which half of which call an INVITE is."""
         ...
 
+    def is_own(self, invite: messages.Invite) -> bool:
+        """Tell whether an INVITE came from there, in this run or the last."""
+        ...
+
     def half(self, record: str) -> Half | None:
         """Return the half that is being dialled and has this record."""
         ...
@@ -48,6 +52,10 @@ class NoMiddle:
     def half_of(self, invite: messages.Invite) -> Half | None:
         """Return None: no INVITE is ours."""
         return None
+
+    def is_own(self, invite: messages.Invite) -> bool:
+        """Return False: no INVITE is ours."""
+        return False
 
     def half(self, record: str) -> Half | None:
         """Return None: nothing is being dialled."""

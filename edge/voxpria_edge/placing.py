@@ -80,7 +80,7 @@ class Placing:
                 return None
             decision = place(self._table(), order.number_id, order.from_, order.to, self._desk.load())
             is_final = isinstance(decision, Dial) or decision.cause not in _PASSES
-            if self._desk.is_current and (is_final or left < _MARGIN):
+            if self._book.is_current and (is_final or left < _MARGIN):
                 return decision
             await asyncio.sleep(_AGAIN_SECONDS)
 

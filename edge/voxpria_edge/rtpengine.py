@@ -85,14 +85,6 @@ class Rtpengine:
         """End a session; its capture is complete then. One that is gone already is no error."""
         await self._ask({"command": "delete", "call-id": call_id, "delete-delay": 0})
 
-    async def packets(self, call_id: str) -> int | None:
-        """Return how many media packets a session has relayed; None when there is no such session."""
-        session = await self.session(call_id)
-        if session is None:
-            return None
-        totals: Any = session.get("totals", {})
-        return int(totals.get("RTP", {}).get("packets", 0))
-
     async def session(self, call_id: str) -> dict[str, Any] | None:
         """Return all that is known of a session; None when there is none."""
         answer = await self._ask({"command": "query", "call-id": call_id})

@@ -8,7 +8,6 @@ from voxpria_routing.edge_api import OpenCalls, Part, Status
 
 from voxpria_edge.book import Book
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
-from voxpria_edge.desk import Desk
 from voxpria_edge.kamailio import Evapi
 from voxpria_edge.routes import Routes
 from voxpria_edge.rtpengine import Rtpengine
@@ -28,14 +27,13 @@ class StatusReporter:
         self,
         edge_id: str,
         book: Book,
-        desk: Desk,
         kamailio: Evapi,
         routes: Routes,
         rtpengine: Rtpengine,
         spool: Spool,
         control_plane: ControlPlane,
     ) -> None:
-        self._edge_id, self._book, self._desk, self._kamailio, self._routes = edge_id, book, desk, kamailio, routes
+        self._edge_id, self._book, self._kamailio, self._routes = edge_id, book, kamailio, routes
         self._rtpengine, self._spool, self._control_plane = rtpengine, spool, control_plane
 
     async def run(self) -> None:
@@ -71,7 +69,7 @@ class StatusReporter:
 
     async def _tell_open_calls(self) -> bool:
         """Only with every older event sent, and with Kamailio heard: else a call could seem to be over."""
-        if self._spool.unsent or not self._desk.is_current:
+        if self._spool.unsent or not self._book.is_current:
             return False
         as_of = datetime.now(UTC)
         ids = tuple(call.id for call in self._book.open_calls)

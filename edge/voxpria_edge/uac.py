@@ -1,16 +1,21 @@
-"""Requests that we send for a caller who is not to hear of an answer: ACK and BYE. Pure.
+"""Requests that we send in the place of one side, which the other takes for its own: ACK and BYE. Pure.
 
 `TH` never leaves: it tells topoh that a request goes down the call, where its Call-ID is another.
 """
 
-import re
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from voxpria_routing.hosts import host_port
+from voxpria_routing.snapshot import Trunk
+from voxpria_sip import message
+from voxpria_sip.dialog import Dialog
 
-from voxpria_edge import messages
+from voxpria_edge import credentials, legs, messages
+from voxpria_edge.calls import Call
 
-_ADDRESS = re.compile(r"<([^<>\s]+)>")
+_DOWN = "TH: dlv"
 
 
 @dataclass(frozen=True)
@@ -25,31 +30,40 @@ class Request:
 
 def acknowledged_and_ended(answer: messages.Insecure) -> list[Request]:
     """Return the ACK to a 2xx, and the BYE that ends the call it began (RFC 3261 sections 13.2.2.4 and 15.1.1)."""
-    return [_within(answer, "ACK", answer.cseq), _within(answer, "BYE", answer.cseq + 1)]
-
-
-def _within(answer: messages.Insecure, method: str, cseq: int) -> Request:
-    lines = [
-        f"From: {messages.text(answer.from_)}",
-        f"To: {messages.text(answer.to)}",
-        f"Call-ID: {messages.text(answer.call_id)}",
-        f"CSeq: {cseq} {method}",
-        "Max-Forwards: 70",
-        "TH: dlv",
-        *(f"Route: <{route}>" for route in _routes(answer)),
-    ]
-    contact = messages.text(answer.contact)
-    found = _ADDRESS.search(contact)
-    uri = found[1] if found else contact.partition(";")[0].strip()
+    dialog = legs.to_agent(answer)
+    if dialog is None:
+        return []
+    dialog = dataclasses.replace(dialog, local_cseq=answer.cseq)
     next_hop = f"sip:{host_port(answer.source.strip('[]'), answer.port)};transport={answer.transport}"
-    return Request(method, uri, next_hop, "\r\n".join([*lines, ""]))
+    return [_request(each, next_hop, _DOWN) for each in (dialog.ack(answer.cseq), dialog.request("BYE"))]
 
 
-def _routes(answer: messages.Insecure) -> list[str]:
-    """Return the route set beyond us: what stands above our own entry, the nearest first."""
-    beyond = []
-    for route in _ADDRESS.findall(messages.text(answer.record_route)):
-        if f"call={messages.text(answer.record)}" in route:
-            break
-        beyond.append(route)
-    return beyond[::-1]
+def byes(call: Call) -> list[Request]:
+    """Return the BYE to each side of a call, as far as we know where it is."""
+    sides = ((call.to_agent, _DOWN), (call.to_caller, ""))
+    return [_bye(legs.at_its_end(dialog), way) for dialog, way in sides if dialog is not None]
+
+
+def bye_again(call: Call, asked: messages.ByeChallenged, trunks: Mapping[str, Trunk]) -> Request | None:
+    """Return the BYE that answers the challenge of a trunk's server to one (RFC 3261 section 22).
+
+    None if it was not of this call, was the second already, or was to its caller (who need not be the trunk's server,
+    and is shown nothing), or if the trunk has no answer.
+    """
+    dialog, trunk = call.to_agent, trunks.get(call.trunk_id or "")
+    headers = credentials.headers_of(messages.text(asked.head))
+    is_of_call = dialog and legs.has_tags(dialog, messages.text(asked.from_tag), messages.text(asked.to_tag))
+    if dialog is None or trunk is None or not is_of_call or legs.is_last(headers.get("cseq", ())):
+        return None
+    authorization = credentials.authorization(trunk, "BYE", dialog.target, asked.code, headers)
+    bye = _bye(legs.at_its_end(dialog, is_again=True), _DOWN)
+    return dataclasses.replace(bye, headers=bye.headers + authorization) if authorization else None
+
+
+def _bye(dialog: Dialog, way: str) -> Request:
+    return _request(dialog.request("BYE"), str(dialog.next_hop), way)
+
+
+def _request(request: message.Request, next_hop: str, way: str) -> Request:
+    lines = [f"{name}: {value}" for name, value in request.headers]
+    return Request(request.method, request.uri, next_hop, "\r\n".join([*lines, *([way] if way else []), ""]))

@@ -127,6 +127,12 @@ def reject(
     )
 
 
+def of_last_run(invite: messages.Invite) -> messages.Reject:
+    """Return the command to refuse our own INVITE of a call that is given up, and that has a record already."""
+    code, reason = UNAVAILABLE
+    return messages.Reject(index=invite.index, label=invite.label, code=code, reason=reason)
+
+
 def give_up(message: messages.Tried) -> messages.Reject:
     """Return the command to end a call that no server took: by the last one's answer, or 503 if that was not its."""
     code, reason = (message.code, messages.text(message.reason)) if message.cause in _ANSWERS else UNAVAILABLE

@@ -85,8 +85,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         )
         dialling = Dialling(book, kamailio, admission, bridges, doctor.diagnose, is_guarded)
         book.on_changed = dialling.count
-        book.on_over = bridges.done
-        hanging_up = HangingUp(book, rpc, bridges)
+        hanging_up = HangingUp(book, rpc, bridges, lambda: routes.table)
+        book.on_over = hanging_up.done
         desk = Desk(edge_id, book, kamailio, admission, dialling, hanging_up, bridges)
         requests = Requests(kamailio, is_guarded)
         desk.on_replied = requests.take
@@ -131,7 +131,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 tell_of_trunks(edge_id, health, registrar, control_plane),
                 Watch(book, hanging_up, rtpengine).run(),
                 tracer.run([call.id for call in book.open_calls]),
-                StatusReporter(edge_id, book, desk, kamailio, routes, rtpengine, spool, control_plane).run(),
+                StatusReporter(edge_id, book, kamailio, routes, rtpengine, spool, control_plane).run(),
             ],
             desk,
         )

@@ -178,10 +178,12 @@ class Bridged:
     async def hang_up(self) -> None:
         """End what is up, and what is being set up."""
         self.ended.set()
-        up = [side for side in self._sides if not side.is_over]
-        for side in up:
-            side.is_over = True
-        await asyncio.gather(*(self._caller.bye(side.dialog) for side in up))
+        await asyncio.gather(*(self._leave(side) for side in self._sides if not side.is_over))
+
+    async def _leave(self, side: Side) -> None:
+        """Hang up on a side; a BYE that Kamailio did not take (it is being restarted) is for the next time."""
+        side.is_over = True
+        side.is_over = await self._caller.bye(side.dialog)
 
     def close(self, by: events.Side | None) -> None:
         """Hang up on whoever has not hung up; requests that are repeated are answered for a while."""

@@ -81,6 +81,10 @@ class Bridges:
         """Return which half of which call an INVITE is, if it came from us."""
         return self._caller.half_of(invite)
 
+    def is_own(self, invite: messages.Invite) -> bool:
+        """Tell whether an INVITE came from us, in this run or the last."""
+        return self._caller.is_own(invite)
+
     def half(self, record: str) -> Half | None:
         """Return the half that is being dialled and has this record."""
         return self._caller.half(record)

@@ -19,6 +19,7 @@ _ANSWER_SECONDS = 900
 _BYE_SECONDS = 5
 _TRYING = 100
 _CANCEL_SECONDS = 5
+_NO_SUCH_CALL = 481
 
 
 class Caller:
@@ -31,9 +32,13 @@ class Caller:
 
     def half_of(self, invite: messages.Invite) -> Half | None:
         """Return which half of which call an INVITE is, if it came from us."""
-        if (invite.source, invite.port) != (self._endpoint.address, self._endpoint.transports.ports["udp"]):
+        if not self.is_own(invite):
             return None
         return self._halves.get((messages.text(invite.call_id), messages.text(invite.from_tag)))
+
+    def is_own(self, invite: messages.Invite) -> bool:
+        """Tell whether an INVITE came from us, in this run or the last."""
+        return (invite.source, invite.port) == (self._endpoint.address, self._endpoint.transports.ports["udp"])
 
     def half(self, record: str) -> Half | None:
         """Return the half that is being dialled and has this record."""
@@ -92,11 +97,13 @@ class Caller:
         """Return the final answer to a request within a dialog. Raises OSError, TransactionError."""
         return await self._endpoint.send(request, await self._flow()).final()
 
-    async def bye(self, dialog: Dialog) -> None:
-        """End a dialog; who does not answer that is left alone after a while."""
+    async def bye(self, dialog: Dialog) -> bool:
+        """End a dialog, and tell whether that reached somebody; who does not answer is left alone after a while."""
         with contextlib.suppress(OSError, TransactionError, MalformedError, TimeoutError):
             async with asyncio.timeout(_BYE_SECONDS):
-                await self.send(dialog.request("BYE"))
+                answer = await self.send(dialog.request("BYE"))
+                return answer.status != _NO_SUCH_CALL
+        return False
 
     async def _flow(self) -> Flow:
         return await self._endpoint.transports.flow("udp", self.kamailio)
