@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+import uvloop
 from media_tools import decode, loudest_hertz, loudness
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from rtp_peer import G722, OPUS, PCMU, Codec, RtpPeer, rtp_peer
@@ -17,7 +18,7 @@ from running_edge import Call, RunningEdge, free_port, until
 from sipp_tool import Sipp, header, sipp
 from test_media import SUITE, SUITES, hear_each_other, offer_to
 from test_placed_calls import busy, order
-from voxpria_edge.announcements import name_of
+from voxpria_edge.announcements import SpeechError, _speak, name_of
 from voxpria_routing.decision import Explanation
 from voxpria_routing.edge_api import HangUp
 from voxpria_routing.events import Answered, Attempted, Recorded, RecordingFailed, Timed
@@ -217,6 +218,22 @@ def test_what_can_not_be_spoken_is_not_recorded_and_the_record_says_why(
     assert "its trunk's announcement could not be spoken" in failed.detail
     assert event(call, Recorded) is None
     assert not is_recorded(edge, call.id)
+
+
+def test_a_program_that_ends_before_it_has_read_the_text_is_an_error_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = tmp_path / "espeak-ng"
+    hasty.write_text("#!/bin/false\n")
+    hasty.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    async def body() -> None:
+        for _ in range(30):
+            with pytest.raises(SpeechError):
+                await _speak(SHORT, tmp_path / "speech.wav")
+
+    uvloop.run(body())  # as the agent does
 
 
 def test_a_caller_that_hangs_up_meanwhile_reaches_no_agent(

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -110,12 +111,15 @@ async def _speak(announcement: Announcement, path: Path) -> None:
 
 
 async def _succeeds(command: list[str], text: bytes) -> bool:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
+    with tempfile.TemporaryFile() as words:  # no pipe: a program that ends before it has read would break it
+        words.write(text)
+        words.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
     try:
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            await process.communicate(text)
+            await process.wait()
     except TimeoutError as error:
         raise SpeechError("espeak-ng took too long") from error
     finally:
