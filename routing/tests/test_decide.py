@@ -112,6 +112,24 @@ def test_an_unknown_number_is_404_for_a_known_source_and_names_a_near_one() -> N
     assert decision.explanation.nearest == "+15555551234 is imported, and differs in its last digit only"
 
 
+def test_what_a_shared_carrier_dials_is_told_to_no_account_if_it_is_none_of_theirs() -> None:
+    other = msgspec.structs.replace(CARRIER, id="trunk_b", account_id="acc_b")
+    decision = refused(snapshot(NUMBER, trunks=(CARRIER, other)), invite("+15555551239"))
+    assert decision.sip_answer == (404, "Not Found")
+    assert (decision.carrier, decision.number, decision.explanation.nearest) == (None, None, None)
+    assert "source 203.0.113.1: trunks of several accounts allow it" in decision.explanation.tried
+    same = msgspec.structs.replace(CARRIER, id="trunk_b", mode="live")
+    assert refused(snapshot(NUMBER, trunks=(CARRIER, same)), invite("+15555551239", hint="trunk_b")).carrier is same
+
+
+def test_a_known_source_is_not_told_that_another_account_holds_the_number() -> None:
+    other = msgspec.structs.replace(CARRIER, id="trunk_b", account_id="acc_b", allowed_addresses=("198.51.100.7",))
+    theirs = msgspec.structs.replace(NUMBER, account_id="acc_b", carrier_trunk_id="trunk_b", agent_trunk_id="trunk_b")
+    held, free = (refused(snapshot(*numbers, trunks=(CARRIER, other)), invite()) for numbers in ([theirs], []))
+    assert held == free
+    assert held.carrier is CARRIER
+
+
 def test_a_stranger_can_not_probe_for_numbers() -> None:
     held = refused(snapshot(NUMBER), invite(source="8.8.8.8"))
     absent = refused(snapshot(NUMBER), invite("+15555551239", source="8.8.8.8"))

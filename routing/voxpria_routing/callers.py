@@ -80,6 +80,16 @@ def _wrong_credentials(case: Case, digest: Digest, trunks: Sequence[Trunk]) -> R
     )
 
 
+def whose(case: Case, known: Sequence[Trunk]) -> Trunk | None:
+    """Return the trunk whose call it is that means no number of ours; None if it may be that of several accounts.
+
+    Carriers call many customers from the same addresses, and what one of them is called is no other's business.
+    """
+    if len({trunk.account_id for trunk in known}) != 1:
+        return None
+    return next((trunk for trunk in known if trunk.id == case.invite.trunk_hint), known[0])
+
+
 def note_admitted(case: Case, trunk: Trunk) -> None:
     """Say that the address let the call in, where its password did not."""
     if case.proven_by is None or trunk in case.table.trunks_of_source(case.source):

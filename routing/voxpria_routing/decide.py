@@ -113,10 +113,7 @@ def _refused_of(case: Case, known: Mapping[str, Trunk]) -> tuple[Number | None, 
         case.is_outbound = True
         number = min(ours, key=lambda n: n.id)
         return number, known[number.agent_trunk_id or ""]
-    trunks = list(known.values())
-    if not trunks or not all(same_owner(trunk, trunks[0]) for trunk in trunks):
-        return None, None
-    return None, next((trunk for trunk in trunks if trunk.id == case.invite.trunk_hint), trunks[0])
+    return None, callers.whose(case, list(known.values()))
 
 
 def _to_agent(case: Case, number: Number, carrier: Trunk) -> Decision:
@@ -184,12 +181,19 @@ def _on(case: Case, number: Number, carrier: Trunk, target: Trunk, called: str) 
 
 
 def _not_callable(case: Case, known: list[Trunk], held: tuple[Number, ...]) -> Reject:
-    """Refuse a known source a number that none of its trunks carries."""
-    if held:
-        number = numbers.preferred(case, held)
-        carrier = case.table.trunks.get(number.carrier_trunk_id)
-        if carrier is not None and any(same_owner(trunk, carrier) for trunk in known):
-            return callers.not_allowed(case, Cause.SOURCE_NOT_ALLOWED, number, carrier)
-    carrier = next((t for t in known if t.id == case.invite.trunk_hint), known[0])
-    callers.note_admitted(case, carrier)
+    """Refuse a known source a number that none of its trunks carries; of other accounts' numbers it is told nothing."""
+    trunks = case.table.trunks
+    theirs = [
+        number
+        for number in held
+        if (carrier := trunks.get(number.carrier_trunk_id)) and any(same_owner(trunk, carrier) for trunk in known)
+    ]
+    if theirs:
+        number = numbers.preferred(case, theirs)
+        return callers.not_allowed(case, Cause.SOURCE_NOT_ALLOWED, number, trunks[number.carrier_trunk_id])
+    carrier = callers.whose(case, known)
+    if carrier is None:
+        case.note(f"source {case.source}: trunks of several accounts allow it")
+    else:
+        callers.note_admitted(case, carrier)
     return numbers.not_held(case, carrier)

@@ -21,10 +21,7 @@ def dialled(case: Case, known: Sequence[Trunk]) -> tuple[Number, ...]:
     reading = next((r for r in found if r.e164 in case.table.numbers), found[0])
     case.called = reading.e164
     case.note(f"dialled {clean(user)}: {reading.e164} ({reading.how})")
-    numbers = case.table.numbers.get(reading.e164, ())
-    if numbers:
-        case.note(f"number {reading.e164}: known")
-    return numbers
+    return case.table.numbers.get(reading.e164, ())
 
 
 def countries(trunks: Iterable[Trunk]) -> list[str]:
@@ -35,11 +32,13 @@ def countries(trunks: Iterable[Trunk]) -> list[str]:
 def preferred(case: Case, numbers: Sequence[Number]) -> Number:
     """Return the one of several that is meant: of the trunk that the INVITE hints at, else the first imported."""
     hinted = [n for n in numbers if n.carrier_trunk_id == case.invite.trunk_hint]
-    return min(hinted or numbers, key=lambda n: n.id)
+    number = min(hinted or numbers, key=lambda n: n.id)
+    case.note(f"number {number.e164}: known")
+    return number
 
 
-def not_held(case: Case, carrier: Trunk) -> Reject:
-    """Refuse a number that nobody holds, or that is none, to one of our own trunks' carriers."""
+def not_held(case: Case, carrier: Trunk | None) -> Reject:
+    """Refuse a number that nobody holds, or that is none, to one of our trunks' carriers; None if it is of several."""
     if not readings(case.called):
         return case.reject(
             Cause.INVALID_NUMBER,
@@ -53,7 +52,7 @@ def not_held(case: Case, carrier: Trunk) -> Reject:
         Cause.NUMBER_NOT_FOUND,
         f"{case.called} is not an imported number.",
         mend=f"Import {case.called} with POST /v1/phone-numbers/import, or have the carrier stop sending it here.",
-        nearest=explain.nearest_number(case.table, carrier, case.called),
+        nearest=explain.nearest_number(case.table, carrier, case.called) if carrier else None,
         carrier=carrier,
     )
 
