@@ -17,9 +17,9 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp import web
+from voxpria_edge.calls.reporter import report
+from voxpria_edge.calls.spool import Change, Spool
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
-from voxpria_edge.reporter import report
-from voxpria_edge.spool import Change, Spool
 from voxpria_routing.events import Batch, BatchResult, CallEvent
 
 from bench.api.cluster import Cluster, cluster, pgbench

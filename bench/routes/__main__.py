@@ -21,7 +21,7 @@ import msgspec
 import sqlalchemy as sa
 from pydantic import SecretStr
 from voxpria_edge.control_plane import ControlPlane
-from voxpria_edge.route_store import RouteStore
+from voxpria_edge.routes.route_store import RouteStore
 from voxpria_routing import snapshot as wire
 from voxpria_routing.decide import decide
 from voxpria_routing.decision import Invite

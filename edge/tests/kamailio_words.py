@@ -5,7 +5,7 @@ import itertools
 import json
 import uuid
 
-from voxpria_edge import messages
+from voxpria_edge.proxy import messages
 from voxpria_routing.snapshot import Number, Snapshot, Trunk
 from voxpria_routing.table import Table
 

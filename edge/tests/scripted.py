@@ -3,10 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from voxpria_edge import messages, uac
 from voxpria_edge.control_plane import ControlPlaneError
-from voxpria_edge.kamailio import RpcError
-from voxpria_edge.rtpengine import RtpengineError
+from voxpria_edge.media.rtpengine import RtpengineError
+from voxpria_edge.proxy import messages
+from voxpria_edge.proxy.kamailio import Request, RpcError
 
 
 class Kamailio:
@@ -17,14 +17,14 @@ class Kamailio:
         self.sent: list[messages.Command] = []
         self.acknowledged: list[str] = []
         self.hung_up: list[str] = []
-        self.requests: list[uac.Request] = []
+        self.requests: list[Request] = []
         self.forgotten: list[str] = []
         self.is_deaf, self.knows_calls = False, True
 
     def send(self, command: messages.Command) -> None:
         self.sent.append(command)
 
-    async def send_request(self, request: uac.Request) -> None:
+    async def send_request(self, request: Request) -> None:
         self._hear()
         self.requests.append(request)
 

@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from voxpria_edge.calls import Call
-from voxpria_edge.spool import Change, Spool
+from voxpria_edge.calls.call import Call
+from voxpria_edge.calls.spool import Change, Spool
 from voxpria_routing.events import Ringing
 
 AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -15,7 +15,7 @@ from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import header, sipp
 from test_admission_units import answer
-from voxpria_edge.kamailio import Rpc
+from voxpria_edge.proxy.kamailio import Rpc
 from voxpria_routing.snapshot import Limits
 
 STRANGER = "127.0.0.9"

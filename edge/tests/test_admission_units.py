@@ -5,9 +5,9 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxpria_edge.breaker import Breakers
-from voxpria_edge.gatekeeper import NONCE_SECONDS, REALM, Gatekeeper
-from voxpria_edge.traffic import Traffic
+from voxpria_edge.admission.gatekeeper import NONCE_SECONDS, REALM, Gatekeeper
+from voxpria_edge.admission.traffic import Traffic
+from voxpria_edge.trunks.breaker import Breakers
 from voxpria_routing.digest import is_proven, parse
 from voxpria_routing.load import full
 

@@ -20,7 +20,7 @@ from test_calls_out import CALLEE, PROVIDER, trunks
 from test_placed_calls import order, routes
 from test_tls_certificates import NAME
 from test_topology import assert_hidden
-from voxpria_edge.rtpengine import Rtpengine
+from voxpria_edge.media.rtpengine import Rtpengine
 from voxpria_routing.edge_api import HangUp
 from voxpria_routing.events import Answered
 

@@ -18,7 +18,7 @@ from running_edge import Call, RunningEdge, free_port, until
 from sipp_tool import Sipp, header, sipp
 from test_media import SUITE, SUITES, hear_each_other, offer_to
 from test_placed_calls import busy, order
-from voxpria_edge.announcements import SpeechError, _speak, name_of
+from voxpria_edge.recordings.announcements import SpeechError, _speak, name_of
 from voxpria_routing.decision import Explanation
 from voxpria_routing.edge_api import HangUp
 from voxpria_routing.events import Answered, Attempted, Recorded, RecordingFailed, Timed

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxpria_edge.rtpengine import Value, decode, encode, read_flags
+from voxpria_edge.media.rtpengine import Value, decode, encode, read_flags
 
 pytestmark = pytest.mark.unit
 

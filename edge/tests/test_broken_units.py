@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kamailio_words import ALLOWED, BEGIN, NUMBER, ROUTES, STRANGER, TABLE, TRUNK, base64_of
 from test_desk import office
-from voxpria_edge import beginnings, broken, messages
-from voxpria_edge.lately import Lately
+from voxpria_edge.calls import beginnings
+from voxpria_edge.desk import broken
+from voxpria_edge.kit.lately import Lately
+from voxpria_edge.proxy import messages
 from voxpria_edge.trace.dropped import Dropped, is_dropped
 from voxpria_edge.trace.hep import Mirrored
 from voxpria_routing.decide import refuse

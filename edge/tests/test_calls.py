@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kamailio_words import BEGIN, NUMBER, ROUTES, STRANGER, TABLE, TRUNK, base64_of, ended, heard, invite, progress
-from voxpria_edge import beginnings, calls, endings, messages, verdicts
-from voxpria_edge.calls import Call
-from voxpria_edge.resolve import guard
+from voxpria_edge.calls import beginnings, endings, verdicts
+from voxpria_edge.calls import call as calls
+from voxpria_edge.calls.call import Call
+from voxpria_edge.proxy import messages
+from voxpria_edge.trunks.resolve import guard
 from voxpria_routing import events
 from voxpria_routing.decide import decide
 from voxpria_routing.decision import Dial

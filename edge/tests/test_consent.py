@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from routes_of_tests import number_on, trunk_to
-from voxpria_edge import consent
+from voxpria_edge.admission import consent
 from voxpria_routing.decision import Dial, Explanation
 from voxpria_routing.media import Offered
 from voxpria_routing.snapshot import Announcement

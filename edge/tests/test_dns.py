@@ -11,7 +11,7 @@ from dns_tool import ADDRESS, ZONE, DnsServer, dns_server
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import Call, RunningEdge
 from sipp_tool import Sipp, body, header, sipp
-from voxpria_edge.resolve import addresses
+from voxpria_edge.trunks.resolve import addresses
 from voxpria_routing.locate import ResolutionError
 from voxpria_routing.snapshot import Trunk
 

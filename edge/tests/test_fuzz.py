@@ -15,7 +15,7 @@ from mutations import mutated, request
 from routes_of_tests import CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from test_abuse import a_call_works, processes
-from voxpria_edge.kamailio import Rpc
+from voxpria_edge.proxy.kamailio import Rpc
 
 from tests.ports import free_port
 

@@ -7,7 +7,7 @@ import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import sipp
-from voxpria_edge.kamailio import Rpc, RpcError
+from voxpria_edge.proxy.kamailio import Rpc, RpcError
 
 
 def is_live(edge: RunningEdge, record: str) -> bool:

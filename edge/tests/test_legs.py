@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kamailio_words import NUMBER, TABLE, answered, base64_of, heard, invite
 from test_calls import opened
-from voxpria_edge import calls, legs, messages, uac
-from voxpria_edge.calls import Call
+from voxpria_edge.calls import call as calls
+from voxpria_edge.calls import legs, uac
+from voxpria_edge.calls.call import Call
+from voxpria_edge.proxy import messages
+from voxpria_edge.proxy.kamailio import Request
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +26,7 @@ def up(said: dict[str, object] | None = None, **answer: object) -> Call:
     return calls.answered(call, cast(messages.Answered, heard(answered(call.id, **answer))))[0]
 
 
-def lines(request: uac.Request) -> list[str]:
+def lines(request: Request) -> list[str]:
     assert request.headers.endswith("\r\n")
     return request.headers.removesuffix("\r\n").split("\r\n")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kamailio_words import base64_of, ended, heard, invite, progress
-from voxpria_edge import messages
+from voxpria_edge.proxy import messages
 
 pytestmark = pytest.mark.unit
 

@@ -13,7 +13,7 @@ from routes_of_tests import AGENT, number_on, trunk_to
 from running_edge import Call, RunningEdge, until
 from sipp_tool import SCENARIOS, Sipp, body, header, sipp
 from udp_front import is_options, udp_front
-from voxpria_edge.ids import _base32
+from voxpria_edge.kit.ids import _base32
 from voxpria_routing.edge_api import HangUp, Place
 from voxpria_routing.events import Answered, Attempted
 from voxpria_routing.snapshot import Number

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import sipp
-from voxpria_edge.resolve import is_private
+from voxpria_edge.trunks.resolve import is_private
 from voxpria_routing.snapshot import Trunk
 
 

@@ -15,10 +15,10 @@ from kamailio_words import invite
 from media_tools import START, talk, write_pcap
 from scripted import Media, Store
 from test_desk import Office, office
-from voxpria_edge import recordings
-from voxpria_edge.calls import Call
-from voxpria_edge.recordings import Recordings, legs
-from voxpria_edge.spool import Change
+from voxpria_edge.calls.call import Call
+from voxpria_edge.calls.spool import Change
+from voxpria_edge.recordings import recordings
+from voxpria_edge.recordings.recordings import Recordings, legs
 from voxpria_routing.events import Measured
 
 pytestmark = pytest.mark.timeout(60)

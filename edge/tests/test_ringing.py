@@ -10,7 +10,7 @@ from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from rtp_peer import PCMU, rtp_peer
 from running_edge import RunningEdge, until
 from sipp_tool import Sipp, body, sipp
-from voxpria_edge.rtpengine import Rtpengine
+from voxpria_edge.media.rtpengine import Rtpengine
 from voxpria_routing.events import Attempted
 from voxpria_routing.snapshot import Trunk
 

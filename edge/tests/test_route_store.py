@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from kamailio_words import NUMBER, ROUTES, TRUNK
 from voxpria_edge.control_plane import ControlPlaneError
-from voxpria_edge.route_store import RouteStore
-from voxpria_edge.routes import Routes
+from voxpria_edge.routes.route_store import RouteStore
+from voxpria_edge.routes.routes import Routes
 from voxpria_routing.snapshot import Delta, Number, Snapshot
 from voxpria_routing.table import Table
 

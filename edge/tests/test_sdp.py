@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxpria_edge import sdp
+from voxpria_edge.media import sdp
 from voxpria_routing.media import UNREADABLE, Offered
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from spool_writer import AT, change
-from voxpria_edge.calls import Bridge
-from voxpria_edge.spool import Change, Spool
+from voxpria_edge.calls.call import Bridge
+from voxpria_edge.calls.spool import Change, Spool
 from voxpria_routing.events import Ringing
 
 WRITER = Path(__file__).with_name("spool_writer.py")

@@ -5,9 +5,10 @@ import asyncio
 import msgspec
 import pytest
 from kamailio_words import STRANGER, TABLE, heard, invite
-from voxpria_edge import beginnings, messages
+from voxpria_edge.admission.strangers import Strangers
+from voxpria_edge.calls import beginnings
 from voxpria_edge.control_plane import ControlPlaneError
-from voxpria_edge.strangers import Strangers
+from voxpria_edge.proxy import messages
 from voxpria_routing.decide import decide
 from voxpria_routing.decision import Decision
 from voxpria_routing.edge_api import MOST_REFUSED, OTHERS, Refused
@@ -52,7 +53,7 @@ def test_what_a_stranger_writes_can_be_told() -> None:
 
 
 async def test_what_is_not_taken_is_told_with_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxpria_edge.strangers._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("voxpria_edge.admission.strangers._EVERY_SECONDS", 0.01)
     strangers, told = Strangers(), asyncio.Queue[News]()
     failures = iter([ControlPlaneError("away"), ControlPlaneError("away")])
 
@@ -80,7 +81,7 @@ def test_the_log_says_what_came_and_why_it_was_refused_a_few_times_a_second(monk
     now = [5.0]
     strangers = Strangers(lambda: now[0])
     lines = Lines()
-    monkeypatch.setattr("voxpria_edge.strangers._log", lines)
+    monkeypatch.setattr("voxpria_edge.admission.strangers._log", lines)
     for _ in range(1000):
         strangers.note(f"{STRANGER}:5060", "udp", decision)
     now[0] = 6.5

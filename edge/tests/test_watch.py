@@ -9,10 +9,10 @@ import pytest
 from kamailio_words import heard, invite
 from scripted import Media
 from test_desk import Office, office
-from voxpria_edge import legs
-from voxpria_edge.calls import Call
-from voxpria_edge.rtpengine import Rtpengine
-from voxpria_edge.watch import Watch
+from voxpria_edge.calls import legs
+from voxpria_edge.calls.call import Call
+from voxpria_edge.desk.watch import Watch
+from voxpria_edge.media.rtpengine import Rtpengine
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from voxpria_routing.hosts import bracketed
 from voxpria_routing.tls import CIPHERS
 
-from voxpria_edge.broken import MOST_BYTES
-from voxpria_edge.networks import PRIVATE
+from voxpria_edge.desk.broken import MOST_BYTES
 from voxpria_edge.settings import SYSTEM_AUTHORITIES, Settings
+from voxpria_edge.trunks.networks import PRIVATE
 
 _CONFIGURATION = Path(__file__).resolve().parent.parent / "kamailio"
 _SANDBOX_SECONDS = 20.0

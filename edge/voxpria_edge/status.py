@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import structlog
 from voxpria_routing.edge_api import OpenCalls, Part, Status
 
-from voxpria_edge.book import Book
+from voxpria_edge.calls.book import Book
+from voxpria_edge.calls.spool import Spool
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
-from voxpria_edge.kamailio import Evapi
-from voxpria_edge.routes import Routes
-from voxpria_edge.rtpengine import Rtpengine
-from voxpria_edge.spool import Spool
+from voxpria_edge.media.rtpengine import Rtpengine
+from voxpria_edge.proxy.kamailio import Evapi
+from voxpria_edge.routes.routes import Routes
 
 _log = structlog.get_logger(__name__)
 

@@ -15,40 +15,41 @@ from typing import Any
 import structlog
 import uvloop
 
-from voxpria_edge import logs, tracing
-from voxpria_edge.admission import Admission
-from voxpria_edge.allowed import Allowed
-from voxpria_edge.announcements import Announcements
-from voxpria_edge.book import Book
+from voxpria_edge import tracing
+from voxpria_edge.admission.admission import Admission
+from voxpria_edge.admission.allowed import Allowed
 from voxpria_edge.bridge.bridges import Bridges
-from voxpria_edge.commands import Commands
+from voxpria_edge.bridge.commands import Commands
+from voxpria_edge.bridge.placing import Placing
+from voxpria_edge.bridge.recovery import take_up
+from voxpria_edge.calls.book import Book
+from voxpria_edge.calls.reporter import report
+from voxpria_edge.calls.spool import Spool
 from voxpria_edge.control_plane import ControlPlane
-from voxpria_edge.desk import Desk
-from voxpria_edge.diagnosis import Doctor
-from voxpria_edge.dialling import Dialling
-from voxpria_edge.hanging_up import HangingUp
-from voxpria_edge.health import Health
-from voxpria_edge.ids import new_edge_id
-from voxpria_edge.kamailio import Evapi, Rpc
-from voxpria_edge.placing import Placing
-from voxpria_edge.recordings import Recordings
-from voxpria_edge.recovery import take_up
-from voxpria_edge.registrar import Registrar, contact_of
-from voxpria_edge.reporter import report
-from voxpria_edge.requests import Requests
-from voxpria_edge.resolve import guard
-from voxpria_edge.routes import Routes
-from voxpria_edge.rtpengine import Rtpengine
+from voxpria_edge.desk.desk import Desk
+from voxpria_edge.desk.dialling import Dialling
+from voxpria_edge.desk.hanging_up import HangingUp
+from voxpria_edge.desk.watch import Watch
+from voxpria_edge.kit import logs
+from voxpria_edge.kit.ids import new_edge_id
+from voxpria_edge.media.rtpengine import Rtpengine
+from voxpria_edge.proxy.kamailio import Evapi, Rpc
+from voxpria_edge.recordings.announcements import Announcements
+from voxpria_edge.recordings.recordings import Recordings
+from voxpria_edge.routes.routes import Routes
 from voxpria_edge.settings import Settings
-from voxpria_edge.spool import Spool
 from voxpria_edge.status import StatusReporter
-from voxpria_edge.tls import Examiner
 from voxpria_edge.trace import Tracer
 from voxpria_edge.trace.dropped import Dropped
 from voxpria_edge.trace.hep import Address
 from voxpria_edge.tracing import CallSpans
-from voxpria_edge.trunk_news import tell_of_trunks
-from voxpria_edge.watch import Watch
+from voxpria_edge.trunks.diagnosis import Doctor
+from voxpria_edge.trunks.health import Health
+from voxpria_edge.trunks.registrar import Registrar, contact_of
+from voxpria_edge.trunks.requests import Requests
+from voxpria_edge.trunks.resolve import guard
+from voxpria_edge.trunks.tls import Examiner
+from voxpria_edge.trunks.trunk_news import tell_of_trunks
 
 _log = structlog.get_logger(__name__)
 

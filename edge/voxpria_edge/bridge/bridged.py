@@ -11,13 +11,13 @@ from voxpria_sip.endpoint import Endpoint
 from voxpria_sip.message import Request, Response
 from voxpria_sip.transaction import LIFETIME_SECONDS, TransactionError
 
-from voxpria_edge import sdp
-from voxpria_edge.background import Background
 from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.own_sdp import facing
 from voxpria_edge.bridge.side import Side, Who
-from voxpria_edge.calls import Bridge, Call
-from voxpria_edge.rtpengine import Rtpengine, RtpengineError
+from voxpria_edge.calls.call import Bridge, Call
+from voxpria_edge.kit.background import Background
+from voxpria_edge.media import sdp
+from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
 
 _CONNECT_SECONDS = 15
 OF_ONE_DIALOG = frozenset(

@@ -14,13 +14,13 @@ from voxpria_sip.transaction import ServerTransaction
 from voxpria_sip.transport import Address
 from voxpria_sip.uri import MalformedError
 
-from voxpria_edge import messages
 from voxpria_edge.bridge.bridged import Bridged
 from voxpria_edge.bridge.caller import Caller
-from voxpria_edge.bridge.half import Half
 from voxpria_edge.bridge.setup import Problem, SetUp
-from voxpria_edge.calls import Call
-from voxpria_edge.rtpengine import Rtpengine, RtpengineError
+from voxpria_edge.calls.call import Call
+from voxpria_edge.calls.half import Half
+from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
+from voxpria_edge.proxy import messages
 
 _log = structlog.get_logger(__name__)
 

@@ -11,8 +11,8 @@ from voxpria_sip.transaction import ClientTransaction, TransactionError
 from voxpria_sip.transport import Address, Flow
 from voxpria_sip.uri import MalformedError
 
-from voxpria_edge import messages
-from voxpria_edge.bridge.half import Half
+from voxpria_edge.calls.half import Half
+from voxpria_edge.proxy import messages
 
 _ANSWER_SECONDS = 900
 """Kamailio's own limits are shorter: on ringing, and on trying one server after the other."""

@@ -21,16 +21,18 @@ from voxpria_sip.endpoint import new_tag, respond
 from voxpria_sip.message import Headers, Request, Response
 from voxpria_sip.transaction import ServerTransaction
 
-from voxpria_edge import consent, endings, negotiation, sdp
+from voxpria_edge.admission import consent
 from voxpria_edge.bridge.bridged import OF_ONE_DIALOG, Bridged
 from voxpria_edge.bridge.caller import Caller
-from voxpria_edge.bridge.half import Half
 from voxpria_edge.bridge.own_sdp import as_answered, own_answer, own_offer
 from voxpria_edge.bridge.side import ALLOW
-from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG, Call, Spoken
-from voxpria_edge.ids import half_of_agent
-from voxpria_edge.negotiation import Media
-from voxpria_edge.rtpengine import Rtpengine, RtpengineError
+from voxpria_edge.calls import endings
+from voxpria_edge.calls.call import AGENT_TAG, CARRIER_TAG, Call, Spoken
+from voxpria_edge.calls.half import Half
+from voxpria_edge.kit.ids import half_of_agent
+from voxpria_edge.media import negotiation, sdp
+from voxpria_edge.media.negotiation import Media
+from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
 
 _log = structlog.get_logger(__name__)
 

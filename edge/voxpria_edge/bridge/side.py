@@ -7,7 +7,7 @@ from voxpria_sip.endpoint import respond
 from voxpria_sip.message import Request, Response
 from voxpria_sip.transaction import ServerTransaction
 
-from voxpria_edge.rtpengine import RtpengineError
+from voxpria_edge.media.rtpengine import RtpengineError
 
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE"
 Who = Literal["callee", "agent"]

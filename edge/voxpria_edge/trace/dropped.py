@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from voxpria_edge import messages
+from voxpria_edge.proxy import messages
 from voxpria_edge.trace.hep import Mirrored
 
 _MOST_A_SECOND = 20

@@ -10,8 +10,8 @@ from voxpria_routing.events import Timed
 from voxpria_routing.hosts import host_port
 from voxpria_routing.trace import Leg, Message, Trace
 
-from voxpria_edge.calls import AGENT_TAG, CARRIER_TAG
-from voxpria_edge.ids import event_id
+from voxpria_edge.calls.call import AGENT_TAG, CARRIER_TAG
+from voxpria_edge.kit.ids import event_id
 from voxpria_edge.trace.hep import Address
 
 _VIA = re.compile(r"^(?:via|v)\s*:\s*SIP\s*/\s*2\.0\s*/\s*(\w+)", re.M | re.I)

@@ -14,9 +14,9 @@ from typing import TypeVar
 import structlog
 from voxpria_routing.events import Answered, CallEvent, Ended, Invited
 
-from voxpria_edge.backoff import Backoff
+from voxpria_edge.calls.spool import Change, Spool
 from voxpria_edge.control_plane import ControlPlane, ControlPlaneError
-from voxpria_edge.spool import Change, Spool
+from voxpria_edge.kit.backoff import Backoff
 from voxpria_edge.trace import story
 from voxpria_edge.trace.dropped import is_dropped
 from voxpria_edge.trace.hep import Address, Mirrored, decode

@@ -1,0 +1,1 @@
+"""What any of the others may need, and knows nothing of telephony."""

@@ -1,0 +1,1 @@
+"""The way to Kamailio, and what is said on it."""

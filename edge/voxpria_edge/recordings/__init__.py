@@ -1,0 +1,1 @@
+"""What is spoken before a call is recorded, and what is made of it afterwards."""
