@@ -158,6 +158,8 @@ async def test_a_trunk_that_moves_to_another_project_takes_its_webhook_along(cli
     moved = {"project_id": "proj_next", "api_key": "sk-proj-next"}
     assert (await client.patch(f"/v1/sip/trunks/{trunk_id}", json={"credentials": moved})).status_code == 200
     await until_webhooks(fake, "proj_abc123", 0)
+    unknown_yet = await send(client, trunk_id, event("rtc_0"), CREDENTIALS["webhook_secret"])
+    assert unknown_yet.status_code == 401
     await client.post(f"/v1/sip/trunks/{trunk_id}/provision")
     [endpoint] = fake.endpoints("proj_next")
     assert (await send(client, trunk_id, event("rtc_1"), endpoint.secret)).status_code == 200

@@ -64,7 +64,7 @@ async def conversations(settings):
         yield Conversations(http, settings)
 
 
-CALL = AnsweredCall("call_ours", "sip-call-id@carrier", BEGUN, "test")
+CALL = AnsweredCall("call_ours", "sip-call-id@carrier", BEGUN, "test", "sip.rtc.elevenlabs.io")
 SAID = ({"role": "agent", "message": "Hello.", "time_in_call_secs": 1},)
 
 

@@ -30,7 +30,9 @@ async def asked_for(
         key = key_of(open_credentials(sealer, trunk.id, trunk.sealed_credentials), call.mode, settings)
     except SealBrokenError:
         return None
-    return None if key is None else (key, AnsweredCall(call.id, call.sip_call_id, call.answered_at, call.mode))
+    if key is None:
+        return None
+    return key, AnsweredCall(call.id, call.sip_call_id, call.answered_at, call.mode, trunk.config["server"])
 
 
 async def _trunk_of(conn: AsyncConnection, call: Row) -> Row | None:

@@ -34,12 +34,12 @@ async def agent_name(
     known = _text(number["known_name"])
     if number["known_at"] is not None and number["known_at"] > utc_now() - (_KEPT if known else _UNKNOWN_KEPT):
         return known
-    credentials = await _credentials(database, sealer, caller, number["id"])
-    if credentials is None:
+    asked = await _account(database, sealer, caller, number["id"])
+    if asked is None:
         return known
     try:
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            name = await elevenlabs.agent_name(caller.mode, credentials, number["agent_id"])
+            name = await elevenlabs.agent_name(caller.mode, *asked, number["agent_id"])
     except (RefusedError, UnreachableError, TimeoutError) as error:
         _log.info("agent's name not known", agent_id=number["agent_id"], reason=str(error))
         return known
@@ -48,8 +48,10 @@ async def agent_name(
     return name
 
 
-async def _credentials(database: Database, sealer: Sealer, caller: Caller, number_id: str) -> Mapping[str, Any] | None:
-    """Return the credentials of the trunk that a number's calls go to; None if there is none."""
+async def _account(
+    database: Database, sealer: Sealer, caller: Caller, number_id: str
+) -> tuple[str, Mapping[str, str]] | None:
+    """Return server and credentials of the trunk that a number's calls go to; None if there is none."""
     async with database.read() as conn:
         number = await queries.find(conn, caller, number_id)
         if number is None:
@@ -61,7 +63,7 @@ async def _credentials(database: Database, sealer: Sealer, caller: Caller, numbe
     if isinstance(target, str):
         return None
     try:
-        return open_credentials(sealer, target.id, target.sealed_credentials)
+        return target.config["server"], open_credentials(sealer, target.id, target.sealed_credentials)
     except SealBrokenError:
         return None
 

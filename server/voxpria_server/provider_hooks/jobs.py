@@ -45,7 +45,8 @@ async def answer(context: JobContext, trunk_id: str, provider_call_id: str) -> N
         await _close(database, ringing, "failed", "it was found too late")
         return
     try:
-        project = Project.of(ringing.mode, open_credentials(parts["sealer"], trunk_id, ringing.sealed_credentials))
+        credentials = open_credentials(parts["sealer"], trunk_id, ringing.sealed_credentials)
+        project = Project.of(ringing.mode, ringing.server, credentials)
         await _answer(parts, ringing, project, may_wait=_RETRY.is_left(context.job))
     except (RefusedError, SealBrokenError) as refusal:
         await _close(database, ringing, "failed", str(refusal))

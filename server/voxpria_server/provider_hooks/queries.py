@@ -35,7 +35,12 @@ async def find_pending(conn: AsyncConnection, trunk_id: str, provider_call_id: s
     """Return a call that has not been answered, with its trunk."""
     statement = (
         sa.select(
-            provider_calls, trunks.c.account_id, trunks.c.mode, trunks.c.sealed_credentials, trunks.c.id.label("owner")
+            provider_calls,
+            trunks.c.account_id,
+            trunks.c.mode,
+            trunks.c.config["server"].astext.label("server"),
+            trunks.c.sealed_credentials,
+            trunks.c.id.label("owner"),
         )
         .join(trunks, trunks.c.id == _call.trunk_id)
         .where(_call.trunk_id == trunk_id, _call.provider_call_id == provider_call_id, _call.status == "pending")

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import httpx2
 
 from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, UnreachableError, is_there
+from voxpria_server.providers.hosts import api_url, region_of
 from voxpria_server.settings import Settings
 
-LIVE_URL = "https://api.elevenlabs.io"
 SANDBOX_KEY = "sandbox"
 """The sandbox's key: stands in for the person who set the trunk up at ElevenLabs by hand."""
 
@@ -31,35 +31,31 @@ class ElevenLabs:
 
     async def provision(self, order: NumberOrder) -> str | None:
         """Import the number, or update it. A live trunk without API key was set up there by hand: None."""
-        session = self._session(order.mode, order.credentials)
+        session = self._session(order.mode, order.server, order.credentials)
         if session is None:
             return None
         if order.provider_number_id and await session.update(order.provider_number_id, order):
             return order.provider_number_id
         return await session.import_or_adopt(order)
 
-    async def agent_name(self, mode: Mode, credentials: Mapping[str, str], agent_id: str) -> str | None:
+    async def agent_name(self, mode: Mode, server: str, credentials: Mapping[str, str], agent_id: str) -> str | None:
         """Return an agent's name; None if there is no such agent. Raises RefusedError or UnreachableError."""
-        session = self._session(mode, credentials)
+        session = self._session(mode, server, credentials)
         if session is None:
             raise RefusedError("the trunk has no api_key to ask with")
         return await session.agent_name(agent_id)
 
     async def answers(self, mode: Mode) -> bool:
         """Tell whether the API is there."""
-        return await is_there(self._http, f"{self._base_url(mode)}/v1/models")
+        return await is_there(self._http, f"{api_url(self._settings, 'elevenlabs', mode)}/v1/models")
 
-    def _session(self, mode: Mode, credentials: Mapping[str, str]) -> "_Session | None":
+    def _session(self, mode: Mode, server: str, credentials: Mapping[str, str]) -> "_Session | None":
         """Return the API, with a trunk's key; None if it has none."""
         key = credentials.get("api_key") or (SANDBOX_KEY if mode == "test" else None)
-        return None if key is None else _Session(self._http, self._base_url(mode), key)
-
-    def _base_url(self, mode: Mode) -> str:
-        if mode == "live":
-            return LIVE_URL
-        if not self._settings.sandbox:
-            raise RefusedError("in test mode ElevenLabs means the sandbox, and the sandbox is off")
-        return f"{self._settings.sandbox_url}/elevenlabs"
+        if key is None:
+            return None
+        url = api_url(self._settings, "elevenlabs", mode, region_of("elevenlabs", server))
+        return _Session(self._http, url, key)
 
 
 class _Session:

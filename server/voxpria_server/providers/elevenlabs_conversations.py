@@ -14,7 +14,8 @@ from urllib.parse import quote
 import httpx2
 
 from voxpria_server.providers.base import Mode, RefusedError, UnreachableError
-from voxpria_server.providers.elevenlabs import LIVE_URL, SANDBOX_KEY
+from voxpria_server.providers.elevenlabs import SANDBOX_KEY
+from voxpria_server.providers.hosts import api_url, region_of
 from voxpria_server.settings import Settings
 
 _PATH = "/v1/convai/conversations"
@@ -36,6 +37,8 @@ class AnsweredCall:
     sip_call_id: str
     answered_at: datetime
     mode: Mode
+    server: str
+    """The SIP server that it went to."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ class Conversations:
         looked_at = 0
         cursor: str | None = None
         for _ in range(_MOST_PAGES):
-            page = await self._get(key, call.mode, _PATH, _around(call, cursor))
+            page = await self._get(key, call, _PATH, _around(call, cursor))
             for item in _objects(page.get("conversations")):
                 looked_at += 1
                 conversation_id = item.get("conversation_id")
                 if looked_at > _MOST_LOOKED_AT or not isinstance(conversation_id, str):
                     continue
-                detail = await self._get(key, call.mode, f"{_PATH}/{quote(conversation_id, safe='')}", {})
+                detail = await self._get(key, call, f"{_PATH}/{quote(conversation_id, safe='')}", {})
                 if _is_of(detail, call):
                     return _conversation(conversation_id, detail) if detail.get("status") in _ENDED else None
             cursor = page.get("next_cursor") if page.get("has_more") else None
@@ -90,8 +93,8 @@ class Conversations:
                 break
         return None
 
-    async def _get(self, key: str, mode: Mode, path: str, params: Mapping[str, str | int]) -> dict[str, Any]:
-        base = LIVE_URL if mode == "live" else f"{self._settings.sandbox_url}/elevenlabs"
+    async def _get(self, key: str, call: AnsweredCall, path: str, params: Mapping[str, str | int]) -> dict[str, Any]:
+        base = api_url(self._settings, "elevenlabs", call.mode, region_of("elevenlabs", call.server))
         try:
             answer = await self._http.get(base + path, params=params, headers={"xi-api-key": key})
             content = answer.json()

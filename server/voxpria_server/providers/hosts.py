@@ -1,15 +1,26 @@
 """Where a host name leads in each mode. Test mode never leaves this machine: a provider's host means the sandbox."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
+from typing import Literal
 
-from voxpria_server.providers.base import Mode
+from voxpria_server.providers.base import Mode, RefusedError
 from voxpria_server.settings import Settings
 
 ELEVENLABS_SIP = "sip.rtc.elevenlabs.io"
 OPENAI_SIP = "sip.api.openai.com"
 SANDBOX_SIP = "sip.test.voxpria.com"
 PROVIDER_HOSTS = frozenset({ELEVENLABS_SIP, OPENAI_SIP, SANDBOX_SIP})
+
+Api = Literal["elevenlabs", "openai"]
+_NAMES = {"elevenlabs": "ElevenLabs", "openai": "OpenAI"}
+_APIS = {"elevenlabs": "https://api.elevenlabs.io", "openai": "https://api.openai.com"}
+_REGIONAL_SIP = {
+    "elevenlabs": re.compile(r"(?:[a-z0-9-]+\.)+([a-z]{2})\.residency\.elevenlabs\.io"),
+    "openai": re.compile(r"sip-([a-z]{2})\.api\.openai\.com"),
+}
+_REGIONAL_APIS = {"elevenlabs": "https://api.{}.residency.elevenlabs.io", "openai": "https://{}.api.openai.com"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,24 @@ def way_to(settings: Settings, mode: Mode, server: str, transport: str) -> Way:
         return Way(barred=f"in test mode {server} means the sandbox, and the sandbox is off")
     port = settings.sip_tls_port if transport == "tls" else settings.sip_port
     return Way(next_hop=(settings.sandbox_address, port))
+
+
+def region_of(provider: Api, server: str) -> str | None:
+    """Return the region in which an account's data stays, by its SIP server; None if that is any.
+
+    Such a region's API has keys, agents, numbers and calls of its own; a call is unknown at any other.
+    """
+    found = _REGIONAL_SIP[provider].fullmatch(server.lower())
+    return found[1] if found else None
+
+
+def api_url(settings: Settings, provider: Api, mode: Mode, region: str | None = None) -> str:
+    """Return the base URL of a provider's REST API; raise RefusedError if there is none."""
+    if mode == "test":
+        if not settings.sandbox:
+            raise RefusedError(f"in test mode {_NAMES[provider]} means the sandbox, and the sandbox is off")
+        return f"{settings.sandbox_url}/{provider}"
+    return _APIS[provider] if region is None else _REGIONAL_APIS[provider].format(region)
 
 
 def _is_this_machine(server: str) -> bool:

@@ -14,9 +14,9 @@ import aiohttp
 import httpx2
 
 from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, UnreachableError, is_there
+from voxpria_server.providers.hosts import api_url, region_of
 from voxpria_server.settings import Settings
 
-LIVE_URL = "https://api.openai.com"
 INCOMING_CALL = "realtime.call.incoming"
 _ENDPOINTS = "/v1/webhook_endpoints"
 _ENDPOINT_NAME = "VoxPria"
@@ -34,13 +34,15 @@ class Project:
     """An OpenAI project, and the key that opens it."""
 
     mode: Mode
+    region: str | None
+    """Where its data stays, as `hosts.region_of` tells."""
     project_id: str
-    api_key: str = field(repr=False)
+    api_key: str = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, mode: Mode, credentials: Mapping[str, str]) -> "Project":
-        """Return the project that a trunk's credentials name."""
-        return cls(mode, credentials["project_id"], credentials["api_key"])
+    def of(cls, mode: Mode, server: str, credentials: Mapping[str, str]) -> "Project":
+        """Return the project that a trunk's credentials name; its calls go to `server`."""
+        return cls(mode, region_of("openai", server), credentials["project_id"], credentials["api_key"])
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class OpenAI:
 
     async def answers(self, mode: Mode) -> bool:
         """Tell whether the API is there."""
-        return await is_there(self._http, f"{self._base_url(mode)}/v1/models")
+        return await is_there(self._http, f"{api_url(self._settings, 'openai', mode)}/v1/models")
 
     async def accept(self, project: Project, call_id: str, session: Mapping[str, Any]) -> None:
         """Have a ringing call answered by an agent that is as `session` says; raise as `arm` does."""
@@ -115,7 +117,7 @@ class OpenAI:
         That goes over the call's own socket, which is there once the call is; closing it leaves the call alone. An
         agent speaks without it too, once the caller has said something.
         """
-        url = f"{self._base_url(project.mode)}/v1/realtime?call_id={quote(call_id, safe='')}"
+        url = f"{self._base_url(project)}/v1/realtime?call_id={quote(call_id, safe='')}"
         try:
             async with asyncio.timeout(_GREETING_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
                 while not (is_there := await _begin(http, url, _headers(project))):  # noqa: ASYNC110  (it is theirs)
@@ -148,7 +150,7 @@ class OpenAI:
     async def _send(
         self, project: Project, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx2.Response:
-        url = self._base_url(project.mode) + path
+        url = self._base_url(project) + path
         try:
             answer = await self._http.request(method, url, headers=_headers(project), json=body)
         except httpx2.HTTPError as error:
@@ -158,12 +160,8 @@ class OpenAI:
             raise UnreachableError(message)
         return answer
 
-    def _base_url(self, mode: Mode) -> str:
-        if mode == "live":
-            return LIVE_URL
-        if not self._settings.sandbox:
-            raise RefusedError("in test mode OpenAI means the sandbox, and the sandbox is off")
-        return f"{self._settings.sandbox_url}/openai"
+    def _base_url(self, project: Project) -> str:
+        return api_url(self._settings, "openai", project.mode, project.region)
 
 
 def _headers(project: Project) -> dict[str, str]:

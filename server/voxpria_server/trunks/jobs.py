@@ -7,6 +7,7 @@ from voxpria_server.kit.jobs import Blueprint, JobContext, Retry, defer
 from voxpria_server.kit.logs import get_logger
 from voxpria_server.kit.sealing import SealBrokenError
 from voxpria_server.providers.base import Mode, RefusedError, UnreachableError
+from voxpria_server.providers.hosts import OPENAI_SIP
 from voxpria_server.providers.openai import OpenAI, Project
 from voxpria_server.trunks import health, queries, service
 from voxpria_server.trunks.service import open_credentials
@@ -33,8 +34,13 @@ async def check_due(context: JobContext, timestamp: int) -> None:
 
 
 @blueprint.task(name=service.DISARM, queue=service.QUEUE, pass_context=True, retry=_INSISTENCE)
-async def disarm(context: JobContext, trunk_id: str, mode: Mode, sealed_credentials: str) -> None:
-    """Remove the webhook of a trunk that is gone from OpenAI; try for a day, and leave it there then."""
+async def disarm(
+    context: JobContext, trunk_id: str, mode: Mode, sealed_credentials: str, server: str = OPENAI_SIP
+) -> None:
+    """Remove the webhook of a trunk that is gone from OpenAI; try for a day, and leave it there then.
+
+    Jobs of older releases name no server.
+    """
     parts = context.additional_context
     openai: OpenAI = parts["providers"]["openai"]
     database: Database = parts["database"]
@@ -43,8 +49,8 @@ async def disarm(context: JobContext, trunk_id: str, mode: Mode, sealed_credenti
         trunk = await queries.find_of_job(conn, trunk_id)
     try:
         credentials = open_credentials(parts["sealer"], trunk_id, base64.b64decode(sealed_credentials))
-        project = Project.of(mode, credentials)
-        if trunk is not None and service.project_id(parts["sealer"], trunk) == project.project_id:
+        project = Project.of(mode, server, credentials)
+        if trunk is not None and service.project_of(parts["sealer"], trunk) == project:
             _log.info("trunk is back in its project, the webhook stays", trunk_id=trunk_id)
             return
         count = await openai.disarm(project, url)

@@ -126,6 +126,9 @@ async def _store(
     wanted = _merged(sealer, row, body)
     is_changed = wanted != _as_it_is(sealer, row)
     values: dict[str, Any] = {"name": body.name or row.name, "updated_at": utc_now()}
+    has_left = is_changed and _project(row, wanted) != project_of(sealer, row)
+    if has_left:  # the project that it is in now knows nothing of us yet
+        values |= {"provisioned_at": None, "sealed_hook_secret": None}
     if is_changed:
         await _check_failovers(conn, caller, wanted.config, row.id)
         values |= {"config": wanted.config, "sealed_credentials": _seal(sealer, row.id, wanted.credentials)}
@@ -135,7 +138,7 @@ async def _store(
     changed = await queries.update(conn, row.id, values)
     if changed is None:
         raise _name_exists(values["name"])
-    if is_changed and wanted.credentials.get("project_id") != project_id(sealer, row):
+    if has_left:
         await _leave_project(conn, row)
     if is_changed:
         await outbox.emit(conn, row.account_id, row.mode, "trunk.updated", _event_data(changed))
@@ -214,7 +217,7 @@ async def provision(parts: Trunks, openai: OpenAI, caller: Caller, trunk_id: str
     now_is = _as_it_is(parts.sealer, row)
     if now_is is None:
         raise _not_provisioned("the trunk's credentials can't be opened any more; set them again")
-    project = Project.of(caller.mode, now_is.credentials)
+    project = Project.of(caller.mode, now_is.config["server"], now_is.credentials)
     is_secret_known = row.sealed_hook_secret is not None
     try:
         armed = await openai.arm(project, webhook_url(parts.settings, row.id), is_secret_known=is_secret_known)
@@ -251,13 +254,21 @@ async def _leave_project(conn: AsyncConnection, row: Row) -> None:
     """
     if row.provider == "openai" and row.provisioned_at is not None:
         sealed = base64.b64encode(row.sealed_credentials).decode()
-        await defer(conn, DISARM, {"trunk_id": row.id, "mode": row.mode, "sealed_credentials": sealed}, queue=QUEUE)
+        server = row.config["server"]
+        named = {"trunk_id": row.id, "mode": row.mode, "sealed_credentials": sealed, "server": server}
+        await defer(conn, DISARM, named, queue=QUEUE)
 
 
-def project_id(sealer: Sealer, row: Row) -> str | None:
-    """Return the OpenAI project that a trunk is in; None if it is none's, or can't be told any more."""
+def project_of(sealer: Sealer, row: Row) -> Project | None:
+    """Return the OpenAI project that a trunk is in; None if it is in none, or that can't be told any more."""
     before = _as_it_is(sealer, row)
-    return before.credentials.get("project_id") if before is not None else None
+    return None if before is None else _project(row, before)
+
+
+def _project(row: Row, wanted: _Wanted) -> Project | None:
+    if row.provider != "openai":
+        return None
+    return Project.of(row.mode, wanted.config["server"], wanted.credentials)
 
 
 def webhook_url(settings: Settings, trunk_id: str) -> str:
