@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from voxpria_routing.edge_api import Commands, CommandsWanted, HangUp, Place
-from voxpria_server.calls import placing
+from voxpria_server.calls import placing, service
 
 from server.tests.edge_client import Story, connect
 
@@ -151,6 +151,48 @@ async def test_hanging_up_a_call_that_an_edge_has_just_taken_is_that_edges_to_do
     assert (await client.post(f"/v1/calls/{call['id']}/hangup")).status_code == 202
     assert HangUp in {type(command) for command in await commands(edge, "edge_2")}
     assert await commands(edge, "edge_1") == ()
+
+
+async def test_a_call_that_an_edge_tells_of_while_it_is_hung_up_is_that_edges_to_end(
+    api, client, edge, number, monkeypatch
+):
+    """Its record is not ended here: the call itself would go on."""
+    monkeypatch.setattr("voxpria_server.calls.commands.HANG_UP_SECONDS", 0.3)
+    call = (await client.post("/v1/calls", json={"from": number["id"], "to": CALLEE})).json()
+    assert await take(edge, call["id"]) == 204
+    async with api.database.transaction() as conn:
+        await service.take(api.app.state.recording_links, conn, [placed_by_edge(call, number).invited()])
+        hanging_up = asyncio.create_task(client.post(f"/v1/calls/{call['id']}/hangup"))
+        await until_one_waits_for_a_lock(api)
+    assert (await hanging_up).status_code == 202
+    assert HangUp in {type(command) for command in await commands(edge)}
+    assert (await client.get(f"/v1/calls/{call['id']}")).json()["status"] == "in-progress"
+
+
+async def test_a_call_that_an_edge_tells_of_at_the_last_moment_is_not_failed(api, client, edge, number):
+    call = (await client.post("/v1/calls", json={"from": number["id"], "to": CALLEE})).json()
+    assert await take(edge, call["id"]) == 204
+
+    async def expire() -> None:
+        async with api.database.transaction() as conn:
+            await placing.expire(api.app.state.recording_links, conn, call["id"])
+
+    async with api.database.transaction() as conn:
+        await service.take(api.app.state.recording_links, conn, [placed_by_edge(call, number).invited()])
+        expiring = asyncio.create_task(expire())
+        await until_one_waits_for_a_lock(api)
+    await expiring
+    assert (await client.get(f"/v1/calls/{call['id']}")).json()["status"] == "in-progress"
+
+
+async def until_one_waits_for_a_lock(api) -> None:
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    async with asyncio.timeout(60):
+        while True:
+            async with api.database.read() as conn:
+                if (await conn.execute(waiting)).scalar_one():
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def test_the_same_key_places_one_call(client, number):

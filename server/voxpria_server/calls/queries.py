@@ -165,13 +165,13 @@ async def take_command_of_edge(conn: AsyncConnection, command_id: str, edge_id: 
     return taken.one_or_none() is not None
 
 
-async def withdraw_command(conn: AsyncConnection, command_id: str) -> str | None:
-    """Delete a command that no edge has taken; where one has, leave it and return the edge's id."""
-    found = await conn.execute(sa.select(_command.edge_id).where(_command.id == command_id).with_for_update())
-    edge_id: str | None = found.scalar_one_or_none()
-    if edge_id is None:
+async def withdraw_command(conn: AsyncConnection, command_id: str) -> Row | None:
+    """Delete a command, unless an edge has taken it; return it as it was (its `edge_id`), None if it is done with."""
+    found = await conn.execute(sa.select(call_commands).where(_command.id == command_id).with_for_update())
+    command = found.one_or_none()
+    if command is not None and command.edge_id is None:
         await conn.execute(sa.delete(call_commands).where(_command.id == command_id))
-    return edge_id
+    return command
 
 
 async def drop_commands_by_id(conn: AsyncConnection, command_ids: Collection[str]) -> None:
