@@ -12,7 +12,7 @@ from scripted import Kamailio
 from voxpria_edge.admission.admission import Admission
 from voxpria_edge.calls.book import Book
 from voxpria_edge.calls.call import Call
-from voxpria_edge.calls.spool import Spool
+from voxpria_edge.calls.spool import Change, Spool
 from voxpria_edge.desk.desk import Desk
 from voxpria_edge.desk.dialling import Dialling
 from voxpria_edge.desk.hanging_up import HangingUp
@@ -225,6 +225,21 @@ async def test_a_lost_call_ends_once(tmp_path: Path) -> None:
         await at.hear(ended(call.id))
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
         assert len(at.finished) == 1
+
+
+async def test_a_call_that_is_over_is_not_kept_again_by_whoever_says_so_late(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        call = await opened(at)
+        await at.hear(ended(call.id))
+        (over,) = at.finished
+        at.book.remember(None, over, [])
+        await at.spool.commit(Change(calls={call.id: None}))
+        at.book.forget(call.id)
+        at.book.remember(None, over, [])
+        await at.desk.settle()
+        assert at.finished == [over]
+    async with office(tmp_path) as at:
+        assert at.book.calls == {}
 
 
 async def test_a_call_that_has_ended_meanwhile_is_not_opened_again_by_a_hang_up(tmp_path: Path) -> None:

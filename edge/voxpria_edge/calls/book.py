@@ -73,6 +73,8 @@ class Book:
 
     def remember(self, heard: str | None, call: Call | None, told: Sequence[CallEvent]) -> None:
         """Change what is known at once, and put it on disk; the writes keep their order."""
+        if call is not None and self._is_over(call):
+            call = None  # done with, or about to be: kept once more, it would stay for good
         known: dict[str, Call | None] = {}
         before = self.calls.get(call.id) if call else None
         if call is not None:
@@ -89,6 +91,11 @@ class Book:
         if call is not None and ends:
             self.over.is_new(call.id)
         self._background.begin(self._write(Change(told, known, heard), call if ends else None))
+
+    def _is_over(self, call: Call) -> bool:
+        """Tell whether a call ended before: two may say so at once, a hang-up and the server's refusal."""
+        before = self.calls.get(call.id)
+        return before.ended_at is not None if before else call.id in self.over
 
     async def _write(self, change: Change, ended: Call | None) -> None:
         """Write, then acknowledge: what could not be written comes again with the next resend."""
