@@ -50,7 +50,7 @@ async def hang_up(
     """
     with database.listener.ear(ENDED) as ear:
         async with database.transaction() as conn:
-            call = await _find(conn, caller, call_id)
+            call = await _find(conn, caller, call_id, lock=True)  # first the call, then its command, as events do
             edge_id = call.edge_id if call.status == "in-progress" else None
             if call.status == "queued":
                 edge_id = await cancel(conn, call)
@@ -83,8 +83,8 @@ async def announce(conn: AsyncConnection, channel: str) -> None:
     await conn.execute(sa.text("SELECT pg_notify(:channel, '')"), {"channel": channel})
 
 
-async def _find(conn: AsyncConnection, caller: Caller, call_id: str) -> Row:
-    call = await queries.find(conn, caller, call_id)
+async def _find(conn: AsyncConnection, caller: Caller, call_id: str, *, lock: bool = False) -> Row:
+    call = await queries.find(conn, caller, call_id, lock=lock)
     if call is None:
         raise NotFoundError("There is no call with this id.", code="call_not_found")
     return call

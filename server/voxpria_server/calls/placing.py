@@ -76,33 +76,27 @@ async def take(conn: AsyncConnection, edge_id: str, call_id: str) -> None:
 
 
 async def cancel(links: RecordingLinks, conn: AsyncConnection, call: Row) -> str | None:
-    """End a queued call that no edge has taken; where one has, return its id, unless it is over there already."""
-    command = await queries.withdraw_command(conn, f"place_{call.id}")
-    if command is None:  # an edge has told of it since the call was looked at
-        now_is = await queries.find_of_job(conn, call.id)
-        return now_is.edge_id if now_is is not None and now_is.ended_at is None else None
-    if command.edge_id is None:
-        await _end(links, conn, call.id, "canceled", "api", None)
-    return str(command.edge_id) if command.edge_id else None
+    """End a queued call that no edge has taken; where one has, return its id."""
+    edge_id = await queries.withdraw_command(conn, f"place_{call.id}")
+    if edge_id is not None:
+        return edge_id
+    await _end(links, conn, call.id, "canceled", "api", None)
+    return None
 
 
 async def expire(links: RecordingLinks, conn: AsyncConnection, call_id: str) -> None:
     """Fail a call that no edge has taken in time; raise NotYetError while one that has may still tell of it."""
-    call = await queries.find_of_job(conn, call_id)
+    call = await queries.find_of_job(conn, call_id, lock=True)  # first the call, then its command, as events do
     if call is None or call.status != "queued":
         return
-    command = await queries.withdraw_command(conn, f"place_{call_id}")
-    if command is None:  # an edge has told of it just now
-        return
-    if command.edge_id is None:
+    edge_id = await queries.withdraw_command(conn, f"place_{call_id}")
+    if edge_id is None:
         await _end(links, conn, call_id, "not_placed", "edge", f"None took it within {QUEUE_SECONDS} s.")
         return
     if utc_now() < call.started_at + timedelta(seconds=QUEUE_SECONDS + _SILENT_SECONDS):
         raise NotYetError
     await queries.drop_commands(conn, call_id)
-    await _end(
-        links, conn, call_id, "lost", "edge", f"Edge {command.edge_id} took it, and has not been heard of since."
-    )
+    await _end(links, conn, call_id, "lost", "edge", f"Edge {edge_id} took it, and has not been heard of since.")
 
 
 async def _end(

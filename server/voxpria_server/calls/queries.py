@@ -137,9 +137,10 @@ async def find_full(database: Database, caller: Caller, call_id: str) -> asyncpg
     return await database.fetch_row(_FULL, caller.account_id, caller.mode, call_id)
 
 
-async def find(conn: AsyncConnection, caller: Caller, call_id: str) -> Row | None:
-    """Return a call's record alone."""
-    return (await conn.execute(sa.select(calls).where(_mine(caller), _call.id == call_id))).one_or_none()
+async def find(conn: AsyncConnection, caller: Caller, call_id: str, *, lock: bool = False) -> Row | None:
+    """Return a call's record alone; with `lock` it stays as it is until the end."""
+    statement = sa.select(calls).where(_mine(caller), _call.id == call_id)
+    return (await conn.execute(statement.with_for_update() if lock else statement)).one_or_none()
 
 
 async def add_command(conn: AsyncConnection, values: Mapping[str, Any]) -> None:
@@ -165,13 +166,13 @@ async def take_command_of_edge(conn: AsyncConnection, command_id: str, edge_id: 
     return taken.one_or_none() is not None
 
 
-async def withdraw_command(conn: AsyncConnection, command_id: str) -> Row | None:
-    """Delete a command, unless an edge has taken it; return it as it was (its `edge_id`), None if it is done with."""
-    found = await conn.execute(sa.select(call_commands).where(_command.id == command_id).with_for_update())
-    command = found.one_or_none()
-    if command is not None and command.edge_id is None:
+async def withdraw_command(conn: AsyncConnection, command_id: str) -> str | None:
+    """Delete a command that no edge has taken; where one has, leave it and return the edge's id."""
+    found = await conn.execute(sa.select(_command.edge_id).where(_command.id == command_id).with_for_update())
+    edge_id: str | None = found.scalar_one_or_none()
+    if edge_id is None:
         await conn.execute(sa.delete(call_commands).where(_command.id == command_id))
-    return command
+    return edge_id
 
 
 async def drop_commands_by_id(conn: AsyncConnection, command_ids: Collection[str]) -> None:
@@ -242,9 +243,10 @@ async def overdue_of_job(
     return list(await conn.execute(statement))
 
 
-async def find_of_job(conn: AsyncConnection, call_id: str) -> Row | None:
-    """Return a call."""
-    return (await conn.execute(sa.select(calls).where(_call.id == call_id))).one_or_none()
+async def find_of_job(conn: AsyncConnection, call_id: str, *, lock: bool = False) -> Row | None:
+    """Return a call, as `find` does."""
+    statement = sa.select(calls).where(_call.id == call_id)
+    return (await conn.execute(statement.with_for_update() if lock else statement)).one_or_none()
 
 
 async def put_transcript(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:
