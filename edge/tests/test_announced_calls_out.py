@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from routes_of_tests import AGENT, number_on
 from rtp_peer import G722, PCMA, PCMU, Codec, RtpPeer, rtp_peer
-from running_edge import Call, RunningEdge, free_port, until
-from sipp_tool import Sipp, body, header, sipp
+from running_edge import RunningEdge, free_port, until
+from sipp_tool import Sipp, header, sipp
 from test_announcements import (
     LONG,
     SHORT,
@@ -20,8 +20,8 @@ from test_announcements import (
     recording,
     sound_of,
 )
-from test_calls_out import CALLEE, PROVIDER, trunks
-from test_media import SUITE, SUITES, hear_each_other
+from test_calls_out import CALLEE, PROVIDER, answered, connected, provider_calls, trunks
+from test_media import SUITE, hear_each_other
 from test_placed_calls import busy
 from voxpria_routing.edge_api import HangUp
 from voxpria_routing.events import Answered, Attempted, RecordingFailed
@@ -39,26 +39,6 @@ def routes(
     return agent
 
 
-def login(agent: Trunk) -> tuple[str, ...]:
-    return "-au", agent.username or "", "-ap", "secret"
-
-
-@contextlib.contextmanager
-def provider_calls(
-    edge: RunningEdge, folder: Path, number: str, agent: Trunk, scenario: str, keys: list[tuple[str, str]]
-) -> Iterator[Sipp]:
-    with sipp(
-        scenario,
-        folder,
-        address=PROVIDER,
-        to=(edge.address, edge.sip_port),
-        number=CALLEE,
-        keys=[("caller", number), *keys],
-        extra=login(agent),
-    ) as calling:
-        yield calling
-
-
 @contextlib.contextmanager
 def talking(
     edge: RunningEdge,
@@ -72,26 +52,8 @@ def talking(
     """Have a provider call out, let both talk, and wait for the BYE that each gets; give both sides."""
     port = free_port()
     agent = routes(edge, number, port, SHORT, seconds, **carrier)
-    if callee.suite:
-        callee.tag = SUITES.index(callee.suite) + 1
-    with (
-        sipp("agent_answers_with", folder, address=AGENT, port=port, keys=callee.keys) as called,
-        provider_calls(edge, folder, number, agent, "provider_is_hung_up_on", provider.keys) as calling,
-    ):
-        callee.talk(until("the callee has an offer", lambda: _sdp(called, "INVITE")))
-        provider.talk(until("the provider is answered", lambda: _sdp(calling, "SIP/2.0 200")))
-        yield calling, called
-        calling.wait()
-        called.wait()
-
-
-def _sdp(side: Sipp, start: str) -> str:
-    return next((body(message) for message in side.received if message.startswith(start) and body(message)), "")
-
-
-def answered(edge: RunningEdge, side: Sipp) -> Call:
-    found = (call for call in edge.calls(side.sip_call_id) if "answered" in call.kinds)
-    return until("it is answered", lambda: next(found, None))
+    with connected(edge, folder, number, agent, port, provider, callee) as sides:
+        yield sides
 
 
 @pytest.mark.parametrize(

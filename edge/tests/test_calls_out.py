@@ -9,7 +9,7 @@ from routes_of_tests import AGENT, number_on, trunk_to
 from rtp_peer import G722, OPUS, PCMA, PCMU, Codec, RtpPeer, rtp_peer
 from running_edge import Call, RunningEdge, free_port, until
 from sipp_tool import Sipp, body, header, sipp
-from test_media import hear_each_other
+from test_media import SUITES, hear_each_other
 from voxpria_routing.edge_api import HangUp
 from voxpria_routing.snapshot import Trunk
 
@@ -33,18 +33,32 @@ def trunks(number: str, port: int, **carrier: object) -> tuple[Trunk, Trunk]:
     return out, agent
 
 
+@contextlib.contextmanager
+def provider_calls(
+    edge: RunningEdge, folder: Path, number: str, agent: Trunk, scenario: str, keys: list[tuple[str, str]]
+) -> Iterator[Sipp]:
+    """Have the provider call `CALLEE` from `number`, with the password of its trunk."""
+    with sipp(
+        scenario,
+        folder,
+        address=PROVIDER,
+        to=(edge.address, edge.sip_port),
+        number=CALLEE,
+        keys=[("caller", number), *keys],
+        extra=("-au", agent.username or "", "-ap", "secret"),
+    ) as calling:
+        yield calling
+
+
 def placed(edge: RunningEdge, folder: Path, number: str, port: int, **carrier: object) -> tuple[Call, Sipp, Sipp]:
     """Have the provider call `CALLEE` from `number`; return the call, the provider's and the carrier's side."""
     out, agent = trunks(number, port, **carrier)
     edge.route([out, agent], [number_on(out, number, agent_trunk_id=agent.id)])
     (folder / "credentials.csv").write_text("SEQUENTIAL\nus;pass\n")
-    to, login = (edge.address, edge.sip_port), ("-au", agent.username or "", "-ap", "secret")
     answers = ("-inf", str(folder / "credentials.csv"))
     with (
         sipp("agent_challenges_and_answers", folder, address=AGENT, port=port, extra=answers) as callee,
-        sipp(
-            "provider_calls_out", folder, address=PROVIDER, to=to, number=CALLEE, keys=[("caller", number)], extra=login
-        ) as provider,
+        provider_calls(edge, folder, number, agent, "provider_calls_out", []) as provider,
     ):
         provider.wait()
         callee.wait()
@@ -97,17 +111,24 @@ def talking(
     port = free_port()
     out, agent = trunks(number, port, username=None, password=None, **carrier)
     edge.route([out, agent], [number_on(out, number, agent_trunk_id=agent.id, max_duration_seconds=seconds)])
-    to, login = (edge.address, edge.sip_port), ("-au", agent.username or "", "-ap", "secret")
-    keys = [("caller", number), *provider.keys]
+    with connected(edge, folder, number, agent, port, provider, callee) as (calling, _):
+        yield calling
+
+
+@contextlib.contextmanager
+def connected(
+    edge: RunningEdge, folder: Path, number: str, agent: Trunk, port: int, provider: RtpPeer, callee: RtpPeer
+) -> Iterator[tuple[Sipp, Sipp]]:
+    """Do what `talking` does, with the routes as they are and the callee at `port`; give both sides."""
+    if callee.suite:
+        callee.tag = SUITES.index(callee.suite) + 1
     with (
         sipp("agent_answers_with", folder, address=AGENT, port=port, keys=callee.keys) as called,
-        sipp(
-            "provider_is_hung_up_on", folder, address=PROVIDER, to=to, number=CALLEE, keys=keys, extra=login
-        ) as calling,
+        provider_calls(edge, folder, number, agent, "provider_is_hung_up_on", provider.keys) as calling,
     ):
         callee.talk(until("the callee has an offer", lambda: _sdp(called, "INVITE")))
         provider.talk(until("the provider has an answer", lambda: _sdp(calling, "SIP/2.0 200")))
-        yield calling
+        yield calling, called
         calling.wait()
         called.wait()
     until("both have their BYE", lambda: all(any(m.startswith("BYE") for m in s.received) for s in (calling, called)))
@@ -127,7 +148,7 @@ def test_sides_that_share_no_codec_hear_each_other_and_the_api_hangs_up(
         talking(edge, folder, number, provider, callee, codecs=listed) as calling,
     ):
         hear_each_other(provider, callee)
-        call = until("it is answered", lambda: _answered(edge, calling))
+        call = answered(edge, calling)
         edge.control_plane.order(HangUp(id=f"hang_up {call.id}", call_id=call.id))
     call = edge.ended_call(calling.sip_call_id)
     assert call.ended is not None
@@ -148,8 +169,11 @@ def test_max_duration_ends_both_sides(edge: RunningEdge, number: str, folder: Pa
     assert call.kinds.count("ended") == 1
 
 
-def _answered(edge: RunningEdge, side: Sipp) -> Call | None:
-    return next((call for call in edge.calls(side.sip_call_id) if "answered" in call.kinds), None)
+def answered(edge: RunningEdge, side: Sipp) -> Call:
+    return until(
+        "it is answered",
+        lambda: next((call for call in edge.calls(side.sip_call_id) if "answered" in call.kinds), None),
+    )
 
 
 def test_the_trace_names_the_sides(edge: RunningEdge, number: str, agent_port: int, folder: Path) -> None:
