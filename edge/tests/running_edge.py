@@ -109,7 +109,7 @@ class RunningEdge:
             edge.stop()
 
     def start(self) -> None:
-        trusted = self.folder / "sandbox" / "ca.pem"
+        trusted = self.folder / "sandbox" / "authority.pem"
         trusted.parent.mkdir()
         trusted.write_bytes(self.authority.pem)
         token = self.folder / "secrets" / "edge_token"

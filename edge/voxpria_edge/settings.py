@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     @property
     def sandbox_authority(self) -> Path:
         """The certificate of the sandbox's own authority, which the sandbox makes when it first starts."""
-        return self.data_dir.absolute() / "sandbox" / "ca.pem"
+        return self.data_dir.absolute() / "sandbox" / "authority.pem"
 
     @property
     def trace_address(self) -> tuple[str, int]:

@@ -92,11 +92,13 @@ async def test_elevenlabs_takes_the_credentials_of_the_dialled_number(world: Wor
         config = {"inbound_trunk_config": {"credentials": {"username": username, "password": "secret-word"}}}
         await world.store.add(NumberImport.model_validate({**body, **config}))
 
-    async def code(to: str, username: str) -> int | None:
+    async def code(to: str, username: str, host: str = ELEVENLABS_HOST) -> int | None:
         credentials = Credentials(username, "secret-word")
-        return (await world.call(to=to, host=ELEVENLABS_HOST, credentials=credentials, talk_seconds=0.1)).sip_code
+        return (await world.call(to=to, host=host, credentials=credentials, talk_seconds=0.1)).sip_code
 
     assert await code("+15555557001", "one") == 200
+    assert await code("+15555557001", "one", "sip.rtc.eu.residency.elevenlabs.io") == 200
+    assert world.agent.calls()[0].host == ELEVENLABS_HOST
     assert await code("+15555557001", "two") == 403
     assert await code("+15555557003", "one") == 404
 

@@ -9,6 +9,18 @@ from voxpria_sandbox.sip.digest import Credentials, Secrets
 ELEVENLABS_HOST = "sip.rtc.elevenlabs.io"
 OPENAI_HOST = "sip.api.openai.com"
 TEST_HOST = "sip.test.voxpria.com"
+_RESIDENCES = ("eu", "in", "sg")
+_ALSO = {
+    ELEVENLABS_HOST: (
+        "sip-static.rtc.elevenlabs.io",
+        *(f"{name}.rtc.{region}.residency.elevenlabs.io" for name in ("sip", "sip-static") for region in _RESIDENCES),
+    ),
+    OPENAI_HOST: tuple(f"sip-{region}.api.openai.com" for region in ("eu", "in")),
+}
+"""A provider's other SIP hosts. The sandbox has one account for all of them; at the provider a region has its own."""
+
+HOSTS = (TEST_HOST, *(host for first, others in _ALSO.items() for host in (first, *others)))
+"""Every host that the SIP agent stands for."""
 TEST_CREDENTIALS = Credentials("test_user", "test_pass")
 
 
@@ -40,6 +52,11 @@ class Projects(Protocol):
         ...
 
 
+def main_host(host: str) -> str:
+    """Return the SIP host of the provider that a host belongs to, in whose realm its credentials are; else itself."""
+    return next((first for first, others in _ALSO.items() if host in others), host)
+
+
 class Accounts:
     """Answers, for a called host and user, whose digest is taken."""
 
@@ -47,7 +64,7 @@ class Accounts:
         self._elevenlabs, self._openai = elevenlabs, openai
 
     def access(self, host: str, user: str | None) -> Access | None:
-        """Return who may call; None if nobody can, the number being unknown there.
+        """Return who may call a `main_host`; None if nobody can, the number being unknown there.
 
         Every host but the providers' is the test host under another name (the sandbox's own address, say).
         """

@@ -17,7 +17,7 @@ from voxpria_sip.message import Request
 from voxpria_sip.transaction import LIFETIME_SECONDS, ServerTransaction
 from voxpria_sip.uri import Address, MalformedError, Uri
 
-from voxpria_sandbox.accounts import OPENAI_HOST, Accounts
+from voxpria_sandbox.accounts import OPENAI_HOST, Accounts, main_host
 from voxpria_sandbox.behaviours import Behaviour, converse, plan_of
 from voxpria_sandbox.call import Call
 from voxpria_sandbox.media.pacer import Pacer
@@ -60,7 +60,7 @@ class AgentCall:
     started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
     said: list[str] = field(default_factory=list)
     host: str = ""
-    """The host that was asked for: whose SIP server the agent stands for in this call."""
+    """The main host of whoever's SIP server the agent stands for in this call."""
     conversation_id: str = field(default_factory=lambda: f"conv_{secrets.token_hex(13)}")
     callers_words: str | None = None
     """What the caller says, as far as somebody told us: the sandbox recognises no speech."""
@@ -222,16 +222,17 @@ class SipAgent:
         """Whether the caller may call the host and user it asks for; if not, it has been told."""
         request = transaction.request
         uri = Uri.parse(request.uri)
-        access = self._accounts.access(uri.host, uri.user)
+        host = main_host(uri.host)
+        access = self._accounts.access(host, uri.user)
         if access is None:
             respond(transaction, 404, "Not Found: no such number here")
             return False
         if access.is_open:
             return True
         header = request.headers.get("Authorization")
-        verdict = self._gatekeeper.judge(header, request.method, uri.host, access.users)
+        verdict = self._gatekeeper.judge(header, request.method, host, access.users)
         if verdict in ("absent", "stale"):
-            challenges = self._gatekeeper.challenges(uri.host, is_stale=verdict == "stale")
+            challenges = self._gatekeeper.challenges(host, is_stale=verdict == "stale")
             respond(transaction, 401, "Unauthorized", [("WWW-Authenticate", text) for text in challenges])
         elif verdict == "wrong":
             respond(transaction, 403, "Forbidden: wrong credentials")
@@ -245,7 +246,7 @@ class SipAgent:
             call_id=headers.get("X-VoxPria-Call-Id"),
             agent_id=headers.get("X-VoxPria-Agent-Id"),
             number=Uri.parse(request.uri).user or "",
-            host=Uri.parse(request.uri).host,
+            host=main_host(Uri.parse(request.uri).host),
             caller=_user(request.sender),
             language=headers.get("X-VoxPria-Language"),
             first_message=unquote(message, errors="replace")[:MAX_CHARACTERS] if message else None,
@@ -286,7 +287,7 @@ class SipAgent:
     async def _ring(self, record: AgentCall, transaction: ServerTransaction, seconds: float) -> int | None:
         """Ring for so long, or until an OpenAI project decides; return the status to refuse with, if it does."""
         uri = Uri.parse(transaction.request.uri)
-        if uri.host != OPENAI_HOST or uri.user is None:
+        if record.host != OPENAI_HOST or uri.user is None:
             await _is_canceled(transaction, seconds)
             return None
         ringing = asyncio.create_task(self._openai.ring(uri.user, transaction.request))

@@ -11,16 +11,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-HOSTS = ("sip.test.voxpria.com", "sip.rtc.elevenlabs.io", "sip.api.openai.com")
+from voxpria_sandbox.accounts import HOSTS
+
+AUTHORITY = "authority.pem"
 _AUTHORITY_DAYS = 3650
 _DAYS = 365
 _RENEWED_BEFORE_DAYS = 30
 
 
 def server_context(folder: Path, address: str) -> ssl.SSLContext:
-    """Return the TLS context of the SIP agent, making or renewing authority (`ca.pem`) and certificate as needed."""
+    """Return the TLS context of the SIP agent, making or renewing its authority and certificate as needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (_is_good(folder / "ca.pem", None) and (folder / "ca.key").exists()):
+    if not (_is_good(folder / AUTHORITY, None) and (folder / "authority.key").exists()):
         _make_authority(folder)
         (folder / "agent.pem").unlink(missing_ok=True)
     if not (_is_good(folder / "agent.pem", address) and (folder / "agent.key").exists()):
@@ -46,6 +48,8 @@ def _is_good(path: Path, address: str | None) -> bool:
 
 
 def _make_authority(folder: Path) -> None:
+    for before in ("ca.pem", "ca.key"):  # of earlier releases, not allowed to sign for all of HOSTS
+        (folder / before).unlink(missing_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("VoxPria sandbox authority")
     builder = _builder(name, name, key, _AUTHORITY_DAYS)
@@ -53,13 +57,13 @@ def _make_authority(folder: Path) -> None:
     permitted = [x509.DNSName(host) for host in HOSTS]  # should the key leak, it is of no use for other names
     builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
     builder = builder.add_extension(_usage(is_authority=True), critical=True)
-    _write_key(folder / "ca.key", key)
-    _write(folder / "ca.pem", builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), 0o644)
+    _write_key(folder / "authority.key", key)
+    _write(folder / AUTHORITY, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _make_certificate(folder: Path, address: str) -> None:
-    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    signer = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    authority = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
+    signer = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     names = [*(x509.DNSName(host) for host in HOSTS), x509.IPAddress(ipaddress.ip_address(address))]

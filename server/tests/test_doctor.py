@@ -12,6 +12,7 @@ import dns.rrset
 import pytest
 from voxpria_sandbox import certificates
 from voxpria_server.providers import doctor, sip
+from voxpria_server.providers.hosts import PROVIDER_HOSTS
 
 from server.tests.test_sip_client import ADDRESS, SipServer, serve_udp
 
@@ -63,12 +64,21 @@ def statuses(steps) -> list[str]:
 async def test_all_is_well_over_tls_with_digest_and_codecs(tmp_path):
     context = certificates.server_context(tmp_path, ADDRESS)
     listener = await serve_stream(with_sdp(SipServer()), context)
-    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "ca.pem"), is_tls_verified=True)
+    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "authority.pem"), is_tls_verified=True)
     assert statuses(steps) == ["skipped", "ok", "ok", "ok", "ok", "ok"], steps
     assert HOST in steps["tls"].detail
     assert "expires" in steps["tls"].detail
     assert "SHA-256" in steps["digest"].detail
     assert steps["codecs"].detail == "both know PCMA, opus"
+    listener.close()
+
+
+async def test_the_sandbox_proves_to_be_every_providers_server(tmp_path):
+    context = certificates.server_context(tmp_path, ADDRESS)
+    listener = await serve_stream(SipServer(), context)
+    for host in PROVIDER_HOSTS:
+        steps = await examine(port_of(listener), "tls", host=host, authority=str(tmp_path / "authority.pem"))
+        assert steps["tls"].status == "ok", steps["tls"]
     listener.close()
 
 
@@ -79,7 +89,7 @@ async def test_all_is_well_over_tls_with_digest_and_codecs(tmp_path):
 async def test_a_certificate_that_does_not_hold(tmp_path, host, is_trusted, mend):
     context = certificates.server_context(tmp_path, ADDRESS)
     listener = await serve_stream(SipServer(), context)
-    authority = str(tmp_path / "ca.pem") if is_trusted else None
+    authority = str(tmp_path / "authority.pem") if is_trusted else None
     steps = await examine(port_of(listener), "tls", host=host, authority=authority)
     assert statuses(steps) == ["skipped", "ok", "failed", "skipped", "skipped", "skipped"]
     assert mend in steps["tls"].mend, steps["tls"]
@@ -94,7 +104,7 @@ async def test_a_certificate_that_has_expired(tmp_path, monkeypatch):
     made_at = datetime.now(UTC) - timedelta(days=400)
     monkeypatch.setattr(certificates, "_now", lambda: made_at)
     listener = await serve_stream(SipServer(), certificates.server_context(tmp_path, ADDRESS))
-    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "ca.pem"))
+    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "authority.pem"))
     assert (steps["tls"].status, steps["tls"].mend) == ("failed", "Renew the server's certificate.")
     assert "expired" in steps["tls"].detail
     listener.close()
@@ -111,7 +121,7 @@ async def test_a_server_of_old_tls_or_weak_ciphers(tmp_path, is_old):
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
     listener = await serve_stream(SipServer(), context)
-    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "ca.pem"))
+    steps = await examine(port_of(listener), "tls", authority=str(tmp_path / "authority.pem"))
     assert statuses(steps) == ["skipped", "ok", "failed", "skipped", "skipped", "skipped"]
     assert "TLS 1.2 or later with ECDHE" in steps["tls"].mend
     listener.close()

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from voxpria_server.calls import service
 from voxpria_server.providers.base import RefusedError, UnreachableError
-from voxpria_server.providers.elevenlabs_conversations import AnsweredCall, Conversations, key_of
+from voxpria_server.providers.elevenlabs import key_of
+from voxpria_server.providers.elevenlabs_conversations import AnsweredCall, Conversations
 
 from server.tests.edge_client import DAY, Story, connect
 
@@ -119,11 +120,14 @@ async def test_refusals_and_troubles_are_told_apart(conversations, provider):
             await conversations.find("key", CALL)
 
 
-def test_who_is_asked(settings):
-    assert key_of({}, "live", settings) is None
-    assert key_of({"api_key": "k"}, "live", settings) == "k"
-    assert key_of({}, "test", settings) == "sandbox"
-    assert key_of({"api_key": "k"}, "test", settings.model_copy(update={"sandbox": False})) is None
+async def test_who_is_asked(settings):
+    assert key_of({}, "live") is None
+    assert key_of({"api_key": "k"}, "live") == "k"
+    assert key_of({}, "test") == "sandbox"
+    async with httpx2.AsyncClient() as http:
+        without_sandbox = Conversations(http, settings.model_copy(update={"sandbox": False}))
+        with pytest.raises(RefusedError, match="the sandbox is off"):
+            await without_sandbox.find("k", CALL)
 
 
 async def until(probe, seconds: float = 90):

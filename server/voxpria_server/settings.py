@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     @property
     def sandbox_authority_file(self) -> Path:
         """File of the sandbox's own certificate authority, which it makes at its first start."""
-        return self.data_dir / "sandbox" / "ca.pem"
+        return self.data_dir / "sandbox" / "authority.pem"
 
     @property
     def private_trunks_are_allowed(self) -> bool:

@@ -43,7 +43,7 @@ async def transcribe(context: JobContext, call_id: str) -> None:
     parts = context.additional_context
     database: Database = parts["database"]
     async with database.transaction() as conn:
-        found = await transcripts.asked_for(conn, parts["settings"], parts["sealer"], call_id)
+        found = await transcripts.asked_for(conn, parts["sealer"], call_id)
     if found is None:
         return
     try:

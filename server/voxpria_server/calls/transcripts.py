@@ -7,8 +7,8 @@ from voxpria_server.kit.db import Row
 from voxpria_server.kit.sealing import SealBrokenError, Sealer
 from voxpria_server.numbers import queries as numbers
 from voxpria_server.numbers.service import choose_target
-from voxpria_server.providers.elevenlabs_conversations import AnsweredCall, key_of
-from voxpria_server.settings import Settings
+from voxpria_server.providers.elevenlabs import key_of
+from voxpria_server.providers.elevenlabs_conversations import AnsweredCall
 from voxpria_server.trunks.service import open_credentials
 
 
@@ -16,9 +16,7 @@ class NotYetError(Exception):
     """The provider has not written down what was said; it is asked again later."""
 
 
-async def asked_for(
-    conn: AsyncConnection, settings: Settings, sealer: Sealer, call_id: str
-) -> tuple[str, AnsweredCall] | None:
+async def asked_for(conn: AsyncConnection, sealer: Sealer, call_id: str) -> tuple[str, AnsweredCall] | None:
     """Return the key to ask ElevenLabs with, and for what call; None if the call was not theirs, or there is no key."""
     call = await queries.find_of_job(conn, call_id)
     if call is None or call.answered_at is None or call.has_transcript:
@@ -27,7 +25,7 @@ async def asked_for(
     if trunk is None or trunk.provider != "elevenlabs":
         return None
     try:
-        key = key_of(open_credentials(sealer, trunk.id, trunk.sealed_credentials), call.mode, settings)
+        key = key_of(open_credentials(sealer, trunk.id, trunk.sealed_credentials), call.mode)
     except SealBrokenError:
         return None
     if key is None:

@@ -23,6 +23,11 @@ _BUSY = frozenset({408, 425, 429})
 _REASON_LENGTH = 300
 
 
+def key_of(credentials: Mapping[str, str], mode: Mode) -> str | None:
+    """Return the key that a trunk's API is asked with; None if there is none, and nobody to be asked."""
+    return credentials.get("api_key") or (SANDBOX_KEY if mode == "test" else None)
+
+
 class ElevenLabs:
     """Adapter of ElevenLabs trunks, over their REST API."""
 
@@ -51,7 +56,7 @@ class ElevenLabs:
 
     def _session(self, mode: Mode, server: str, credentials: Mapping[str, str]) -> "_Session | None":
         """Return the API, with a trunk's key; None if it has none."""
-        key = credentials.get("api_key") or (SANDBOX_KEY if mode == "test" else None)
+        key = key_of(credentials, mode)
         if key is None:
             return None
         url = api_url(self._settings, "elevenlabs", mode, region_of("elevenlabs", server))

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import httpx2
 
 from voxpria_server.providers.base import Mode, RefusedError, UnreachableError
-from voxpria_server.providers.elevenlabs import SANDBOX_KEY
 from voxpria_server.providers.hosts import api_url, region_of
 from voxpria_server.settings import Settings
 
@@ -56,13 +55,6 @@ class Conversation:
 
     id: str
     turns: tuple[Turn, ...]
-
-
-def key_of(credentials: Mapping[str, str], mode: Mode, settings: Settings) -> str | None:
-    """Return the key to ask with; None if there is nobody to be asked."""
-    if mode == "live":
-        return credentials.get("api_key")
-    return (credentials.get("api_key") or SANDBOX_KEY) if settings.sandbox else None
 
 
 class Conversations:

@@ -11,7 +11,18 @@ from voxpria_server.settings import Settings
 ELEVENLABS_SIP = "sip.rtc.elevenlabs.io"
 OPENAI_SIP = "sip.api.openai.com"
 SANDBOX_SIP = "sip.test.voxpria.com"
-PROVIDER_HOSTS = frozenset({ELEVENLABS_SIP, OPENAI_SIP, SANDBOX_SIP})
+_RESIDENCES = ("eu", "in", "sg")
+PROVIDER_HOSTS = frozenset(
+    {
+        SANDBOX_SIP,
+        ELEVENLABS_SIP,
+        "sip-static.rtc.elevenlabs.io",
+        *(f"{name}.rtc.{region}.residency.elevenlabs.io" for name in ("sip", "sip-static") for region in _RESIDENCES),
+        OPENAI_SIP,
+        *(f"sip-{region}.api.openai.com" for region in ("eu", "in")),
+    }
+)
+"""Every SIP server that the providers name; in test mode each is the sandbox's, whose certificate carries them all."""
 
 Api = Literal["elevenlabs", "openai"]
 _NAMES = {"elevenlabs": "ElevenLabs", "openai": "OpenAI"}
