@@ -61,7 +61,8 @@ def is_refused(answer, *statuses: int) -> None:
     """Fail unless the answer is an error in its documented shape (the client has checked it, too)."""
     assert answer.status_code in statuses, answer.text[:500]
     error = answer.json()["error"]
-    assert error.keys() == {"code", "message", "details", "request_id"}
+    assert error.keys() == {"code", "message", "details", "doc_url", "request_id"}
+    assert error["doc_url"].endswith(f"/docs#error-{error['code']}")
     assert error["request_id"] == answer.headers["x-request-id"]
     assert error["message"]
     assert not re.search(r"Traceback|File \"|\.py|sqlalchemy|asyncpg|pydantic", answer.text), answer.text
@@ -124,6 +125,34 @@ async def test_what_only_looks_like_a_nul_is_kept(client):
     name = r"\u0000"
     made = await client.post("/v1/agents", json={"name": name, "engine": "openai"})
     assert made.json()["name"] == name
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1E+309", f"1{'0' * 309}", f"-1{'0' * 400}", f"{'9' * 250}e99"])
+async def test_a_number_beyond_a_double_is_refused_where_it_stands(client, number):
+    """The queue keeps rows as they came, and a call its metadata: it would be null, or no JSON, from then on."""
+    bodies = {
+        "numbers.0.config.max_duration": '{"numbers": [{"config": {"max_duration": NUMBER}}], "queue": true}',
+        "metadata.k": '{"from": "+15555551234", "to": "+13035550199", "metadata": {"k": NUMBER}}',
+    }
+    for (field, body), path in zip(bodies.items(), ("/v1/phone-numbers/bulk-import", "/v1/calls"), strict=True):
+        content, headers = body.replace("NUMBER", number), {"Content-Type": "application/json"}
+        answer = await client.post(path, content=content, headers=headers)
+        is_refused(answer, 400)
+        error = answer.json()["error"]
+        assert error["details"] == {"field": field}
+        assert error["message"] == f"{field} holds a number that is out of range."
+
+
+async def test_metadata_says_what_a_value_may_be(client):
+    asked = {"from": "+15555551234", "to": "+13035550199"}
+    for value in ([], {}, "x" * 501):
+        answer = await client.post("/v1/calls", json=asked | {"metadata": {"k": value}})
+        is_refused(answer, 400)
+        error = answer.json()["error"]
+        wanted = "metadata.k: a text of at most 500 characters, a number, true, false or null"
+        assert (error["message"], error["details"]["field"]) == (wanted, "metadata.k")
+    answer = await client.post("/v1/calls", json=asked | {"metadata": {"a b": 1}})
+    assert answer.json()["error"]["details"] == {"field": "metadata.a b", "provided": "a b"}
 
 
 async def test_every_list_refuses_to_start_after_what_is_no_row_of_it(client):

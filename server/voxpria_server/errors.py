@@ -39,7 +39,7 @@ from starlette.exceptions import HTTPException
 from voxpria_server.kit.db import DatabaseUnavailableError
 from voxpria_server.kit.ending import StoppedError
 from voxpria_server.kit.logs import get_logger
-from voxpria_server.kit.routes import UnkeepableTextError, methods_at
+from voxpria_server.kit.routes import NUL, UnkeepableError, methods_at
 
 _log = get_logger(__name__)
 _RETRY_AFTER_SECONDS = 2
@@ -329,15 +329,21 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def render(error: ApiError, request_id: str) -> JSONResponse:
-    """Return the answer for `error`."""
-    body = {"code": error.code, "message": error.message, "details": error.details, "request_id": request_id}
+def render(error: ApiError, request_id: str, docs_url: str) -> JSONResponse:
+    """Return the answer for `error`; `docs_url` is where the reference says more of its code."""
+    body = {
+        "code": error.code,
+        "message": error.message,
+        "details": error.details,
+        "doc_url": f"{docs_url}#error-{error.code}",
+        "request_id": request_id,
+    }
     return JSONResponse({"error": body}, status_code=error.status, headers=error.headers)
 
 
-def render_any(error: Exception, request_id: str) -> JSONResponse:
+def render_any(error: Exception, request_id: str, docs_url: str) -> JSONResponse:
     """Return the answer for any exception."""
-    return render(as_api_error(error), request_id)
+    return render(as_api_error(error), request_id, docs_url)
 
 
 async def answer(request: Request, error: Exception) -> JSONResponse:
@@ -347,7 +353,7 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
         _log.warning("request failed", code=api_error.code, status=api_error.status, cause=type(error).__name__)
     if api_error.status == HTTPStatus.METHOD_NOT_ALLOWED:
         api_error.headers["Allow"] = methods_at(request.app, request.scope["path"])
-    return render(api_error, request.state.request_id)
+    return render(api_error, request.state.request_id, request.app.state.settings.docs_url)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -364,14 +370,14 @@ def as_api_error(error: Exception) -> ApiError:
             why = "The server is being stopped" if is_stop else "The database can't be reached at the moment"
             return UnavailableError(f"{why}; try again shortly.")
         case sa.exc.DBAPIError() | asyncpg.PostgresError() if _sqlstate(error) in _UNKEEPABLE_TEXT:
-            return unkeepable_text("body")
+            return unkeepable("body")
         case _:
             return ServerError("Something went wrong on our side; the request id helps us find it.")
 
 
-def unkeepable_text(field: str) -> InvalidParameterError:
-    """Return the verdict on a text that PostgreSQL can't keep."""
-    return InvalidParameterError(f"{field} holds a character that can't be kept (NUL).", field=field)
+def unkeepable(field: str, what: str = NUL) -> InvalidParameterError:
+    """Return the verdict on what can't be kept: a text with a NUL, unless `what` says another."""
+    return InvalidParameterError(f"{field} holds {what}.", field=field)
 
 
 def _sqlstate(error: Exception) -> str | None:
@@ -379,8 +385,8 @@ def _sqlstate(error: Exception) -> str | None:
 
 
 def _http_error(error: HTTPException) -> ApiError:
-    if isinstance(error, UnkeepableTextError):
-        return unkeepable_text(error.field)
+    if isinstance(error, UnkeepableError):
+        return unkeepable(error.field, error.what)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
             return NotFoundError("There is nothing at this path.")
@@ -397,7 +403,7 @@ def _http_error(error: HTTPException) -> ApiError:
 def _invalid(problem: Mapping[str, Any]) -> ApiError:
     """Turn the first finding of the validation into our words."""
     where, *path = [str(part) for part in problem["loc"]] or ["body"]
-    field = ".".join(part for part in path if not part.startswith("function-")) or where
+    field = ".".join(part for part in path if not part.startswith("function-") and part != "[key]") or where
     match problem["type"]:
         case "missing":
             return MissingFieldError(f"{field} is required.", field=field)

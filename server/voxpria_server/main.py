@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -29,7 +30,7 @@ from voxpria_server.parts import (
     create_parts,
     create_worker,
 )
-from voxpria_server.protocol import Protocol
+from voxpria_server.protocol import protocol
 from voxpria_server.reference import endpoints as reference
 from voxpria_server.routing import version
 from voxpria_server.settings import Settings
@@ -67,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Reads, render=errors.answer, rendered=errors.RENDERED)
     app.add_middleware(
         RequestMiddleware,
-        render_failure=errors.render_any,
+        render_failure=partial(errors.render_any, docs_url=settings.docs_url),
         unbounded_prefix=api.edge.prefix,
         body_limits=api.BODY_LIMITS,
     )
@@ -121,7 +122,7 @@ def main() -> None:
         host=settings.http_address,
         port=settings.http_port,
         loop="uvloop",
-        http=Protocol,
+        http=protocol(settings.docs_url),
         log_config=None,
         access_log=False,
         server_header=False,

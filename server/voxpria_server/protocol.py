@@ -16,15 +16,20 @@ _MESSAGE = (
 )
 
 
-class Protocol(HttpToolsProtocol):
-    """A client's connection."""
+def protocol(docs_url: str) -> type[HttpToolsProtocol]:
+    """Return the protocol of clients' connections; `docs_url` is where the reference is."""
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what no request could be made of, and close: where the next would begin can't be known."""
-        request_id = new_id("req")
-        _log.info("request unreadable", request_id=request_id)
-        answer = render(InvalidParameterError(_MESSAGE, field="request"), request_id)
-        headers = {**answer.headers, "x-request-id": request_id, "connection": "close"}
-        head = [_STATUS_LINE, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        self.transport.write("\r\n".join(head).encode() + bytes(answer.body))
-        self.transport.close()
+    class Protocol(HttpToolsProtocol):
+        """A client's connection."""
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what no request could be made of, and close: where the next would begin can't be known."""
+            request_id = new_id("req")
+            _log.info("request unreadable", request_id=request_id)
+            answer = render(InvalidParameterError(_MESSAGE, field="request"), request_id, docs_url)
+            headers = {**answer.headers, "x-request-id": request_id, "connection": "close"}
+            head = [_STATUS_LINE, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+            self.transport.write("\r\n".join(head).encode() + bytes(answer.body))
+            self.transport.close()
+
+    return Protocol

@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         return frozenset(_split(self.sandbox_hosts.lower()))
 
     @property
+    def docs_url(self) -> str:
+        """Where the outside finds the reference."""
+        return f"{self.public_url}/docs"
+
+    @property
     def master_key_file(self) -> Path:
         """File of the key that seals credentials at rest; see `kit.sealing`."""
         return self.data_dir / "secrets" / "master_key"

@@ -137,7 +137,7 @@ async def _work(conn: AsyncConnection, request: Request, handler: Handler) -> Re
         verdict = errors.as_api_error(error)
         if verdict.status >= HTTPStatus.INTERNAL_SERVER_ERROR or verdict.status == HTTPStatus.TOO_MANY_REQUESTS:
             raise
-        return errors.render(verdict, request.state.request_id)
+        return errors.render(verdict, request.state.request_id, request.app.state.settings.docs_url)
 
 
 def _once_more(body: bytes) -> Receive:

@@ -5,7 +5,17 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from voxpria_routing.events import Queued
 from voxpria_routing.trace import Message, Trace
 
@@ -197,6 +207,20 @@ def _not_ours(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
+def _plainly(value: Any, check: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401  (whatever came)
+    """Say what a value may be, not which of its kinds it is not."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("a text of at most 500 characters, a number, true, false or null") from None
+
+
+Value = Annotated[
+    Annotated[str, Field(max_length=500)] | int | float | bool | None,
+    WrapValidator(_plainly),
+]
+
+
 class PlaceCall(BaseModel):
     """Body of POST /calls."""
 
@@ -222,7 +246,7 @@ class PlaceCall(BaseModel):
         ),
     ] = {}
     metadata: Annotated[
-        dict[Name, Annotated[str, Field(max_length=500)] | int | float | bool | None],
+        dict[Name, Value],
         Field(max_length=32, description="Kept with the call, and shown with it.", examples=[{"order": "42"}]),
         AfterValidator(_not_ours),
     ] = {}

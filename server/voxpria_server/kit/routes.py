@@ -1,5 +1,7 @@
 """A route of the public API: takes no parameter that it does not know, and no body that is not strict JSON."""
 
+import math
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from functools import lru_cache
 from json import JSONDecodeError
@@ -17,8 +19,10 @@ from voxpria_server.kit.logs import name_ids
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-_NUL = rb"\u0000"
-"""The one way to write a NUL in JSON."""
+NUL = "a character that can't be kept (NUL)"
+
+_UNKEEPABLE = re.compile(rb"\\u0000|[eE]\+?[0-9]{3}|(?<![0-9])[0-9]{200}")
+"""What JSON that holds something unkeepable has in it: a NUL, written in the one way there is, or a far number."""
 
 
 class NamedRoute(APIRoute):
@@ -33,7 +37,7 @@ class NamedRoute(APIRoute):
 class Route(NamedRoute):
     """`APIRouter(route_class=Route)`: what FastAPI would pass over in silence is refused.
 
-    Unknown query parameters, NaN and Infinity, lone surrogates, bad UTF-8, JSON nested too deep.
+    Unknown query parameters, NaN and Infinity, numbers beyond them, lone surrogates, bad UTF-8, JSON nested too deep.
     """
 
     def get_route_handler(self) -> Handler:
@@ -61,37 +65,50 @@ class _StrictRequest(Request):
     """Reads JSON as RFC 8259 has it."""
 
     async def json(self) -> Any:  # noqa: ANN401  (whatever came)
-        """Return the body; raise JSONDecodeError, which FastAPI takes for bad input, or UnkeepableTextError."""
+        """Return the body; raise JSONDecodeError, which FastAPI takes for bad input, or UnkeepableError."""
         body = await self.body()
         content = read_json(body)
-        if _NUL in body:
-            refuse_nul(content)
+        if _UNKEEPABLE.search(body):
+            refuse_unkeepable(content)
         return content
 
 
-class UnkeepableTextError(HTTPException):
-    """A text that was sent holds a NUL, which the database can't keep; `field` is its place, as `config.language`.
+class UnkeepableError(HTTPException):
+    """Something was sent that can't be kept; `field` is its place, as `config.language`, `what` says what it holds.
 
     An HTTPException, as that is what FastAPI lets through from the reading of a body.
     """
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, what: str) -> None:
         super().__init__(400)
-        self.field = field
+        self.field, self.what = field, what
 
 
-def refuse_nul(content: object, place: tuple[str, ...] = ()) -> None:
-    """Raise UnkeepableTextError if a text or a name in what JSON said holds a NUL."""
+def refuse_unkeepable(content: object, place: tuple[str, ...] = ()) -> None:
+    """Raise UnkeepableError if what JSON said holds a NUL, or a number that no double is near.
+
+    The database keeps no NUL. A number beyond a double's range is one for Python, infinite for JavaScript, and what is
+    infinite is no JSON: whoever was told of it would read another.
+    """
     match content:
         case str() if "\0" in content:
-            raise UnkeepableTextError(".".join(place) or "body")
+            raise UnkeepableError(".".join(place) or "body", NUL)
+        case int() | float() if not _is_double(content):
+            raise UnkeepableError(".".join(place) or "body", "a number that is out of range")
         case dict():
             for name, value in content.items():
-                refuse_nul(name, (*place, name))
-                refuse_nul(value, (*place, name))
+                refuse_unkeepable(name, (*place, name))
+                refuse_unkeepable(value, (*place, name))
         case list():
             for position, value in enumerate(content):
-                refuse_nul(value, (*place, str(position)))
+                refuse_unkeepable(value, (*place, str(position)))
+
+
+def _is_double(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401  (whatever came)
@@ -140,7 +157,7 @@ def _refuse_nul(request: Request) -> None:
         return
     given = (("path", request.path_params), ("query", request.query_params))
     for where, name in ((where, name) for where, values in given for name in values if "\0" in values[name]):
-        raise _invalid("value_error", (where, name), "holds a character that can't be kept (NUL)")
+        raise _invalid("value_error", (where, name), f"holds {NUL}")
 
 
 def _query_names(dependant: Dependant) -> Iterator[str]:

@@ -21,7 +21,7 @@ from voxpria_server.kit import jobs
 from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.db import Row
 from voxpria_server.kit.ids import new_id
-from voxpria_server.kit.routes import read_json, refuse_nul
+from voxpria_server.kit.routes import read_json, refuse_unkeepable
 from voxpria_server.numbers import queries, service
 from voxpria_server.numbers.schemas import CSV_COLUMNS, MAX_ROWS, BulkImport, BulkRow, NumberImport, Verdict
 from voxpria_server.numbers.service import Imported
@@ -83,7 +83,7 @@ async def judge(conn: AsyncConnection, caller: Caller, batch: BulkImport) -> lis
 
 async def enqueue(conn: AsyncConnection, caller: Caller, batch: BulkImport) -> str:
     """Keep the batch and have it imported, row after row, as the limit allows; return the import's id. Raises 400."""
-    refuse_nul({"numbers": batch.numbers})  # they are kept as they came, until their turn
+    refuse_unkeepable({"numbers": batch.numbers})  # they are kept as they came, until their turn
     import_id = new_id("import")
     await queries.add_import(conn, caller, import_id, batch.rows(), utc_now())
     await start(conn, import_id)

@@ -20,7 +20,7 @@ from voxpria_server.errors import (
     InvalidNumberError,
     InvalidParameterError,
     NotFoundError,
-    unkeepable_text,
+    unkeepable,
 )
 from voxpria_server.kit import jobs
 from voxpria_server.kit.clock import iso, utc_now
@@ -133,7 +133,7 @@ def _judge(
         _check_agent(agents, engine, body.agent_id)
         _check_engine_trunk(trunks, trunk.provider, engine, body.config)
         if "\0" in (body.config.first_message or ""):
-            raise unkeepable_text("config.first_message")
+            raise unkeepable("config.first_message")
     except ApiError as refusal:
         return refusal
     return Imported(new_id("phone"), e164, trunk.id, engine, body.agent_id, body.config.model_dump(), now)

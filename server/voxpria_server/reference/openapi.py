@@ -54,8 +54,9 @@ list's kind, or of a call that there is not, is refused.
 again gets the first answer, with `Idempotent-Replayed: true` and the first one's id as `Original-Request`. The same key
 with another body is refused. Failures of ours (5xx) and 429 are not kept: send the same again.
 
-**Errors** have one shape: `error.code` to act on, `error.message` to read, `error.details`, and `error.request_id`,
-which is also in the `X-Request-Id` header of every answer (of one that comes again, in `Original-Request`).
+**Errors** have one shape: `error.code` to act on, `error.message` to read, `error.details`, `error.doc_url`, where
+to read on about the code, and `error.request_id`, which is also in the `X-Request-Id` header of every
+answer (of one that comes again, in `Original-Request`).
 """.strip()
 
 _HEADERS: Mapping[str, Json] = {
@@ -115,11 +116,12 @@ _ERROR: Json = {
     "properties": {
         "error": {
             "type": "object",
-            "required": ["code", "message", "details", "request_id"],
+            "required": ["code", "message", "details", "doc_url", "request_id"],
             "properties": {
                 "code": {"type": "string", "description": "What happened, for programs."},
                 "message": {"type": "string", "description": "What happened, for people."},
                 "details": {"type": "object", "description": "More, by code: often `field` and `provided`."},
+                "doc_url": {"type": "string", "format": "uri", "description": "Where the reference says more of it."},
                 "request_id": {"type": "string", "description": "The same as `X-Request-Id`."},
             },
         }
@@ -306,8 +308,13 @@ def _error(status: int, codes: list[str], *, is_keyed: bool) -> Json:
 
 def _error_example(code: str) -> Json:
     meaning = CODES[code]
-    request_id = BY_NAME["request_id"]
-    error = {"code": code, "message": meaning.meaning, "details": dict(meaning.details), "request_id": request_id}
+    error = {
+        "code": code,
+        "message": meaning.meaning,
+        "details": dict(meaning.details),
+        "doc_url": f"https://api.example.com/docs#error-{code}",
+        "request_id": BY_NAME["request_id"],
+    }
     return {"summary": f"{meaning.meaning} {meaning.remedy}", "value": {"error": error}}
 
 
