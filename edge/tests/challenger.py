@@ -8,7 +8,7 @@ import hashlib
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 REALM, NONCE, USER, PASSWORD = "sip.example.com", "a-nonce", "user", "pass"
@@ -19,7 +19,11 @@ _ECHOED = ("via", "from", "call-id", "cseq", "record-route")
 class Challenger:
     """What it got: the requests, oldest first."""
 
-    def __init__(self, address: str, port: int, algorithms: Sequence[str], answer: str) -> None:
+    def __init__(
+        self, address: str, port: int, algorithms: Sequence[str], answer: str, methods: Collection[str]
+    ) -> None:
+        self._methods = methods
+        self._last = (0, "")
         self.requests: list[str] = []
         self._final = answer
         self.may_answer = threading.Event()
@@ -69,16 +73,24 @@ class Challenger:
                 self._response(request, "200 OK", [], ""),
                 self._response(invite, "487 Request Terminated", [], ""),
             ]
-        if method != "INVITE":
-            return [self._response(request, "200 OK", [], "")]
-        if self._is_authorized(request):
-            has_body = self._final.startswith("200")
-            return [self._response(request, self._final, [], _SDP.format(self._address[0]) if has_body else "")]
+        if not self._is_in_order(request):
+            return [self._response(request, "500 Server Internal Error", [], "")]
+        if method not in self._methods or self._is_authorized(request):
+            final = self._final if method == "INVITE" else "200 OK"
+            has_body = method == "INVITE" and final.startswith("200")
+            return [self._response(request, final, [], _SDP.format(self._address[0]) if has_body else "")]
         asked = [
             f'WWW-Authenticate: Digest realm="{REALM}", nonce="{NONCE}", qop="auth", algorithm={algorithm}'
             for algorithm in self._algorithms
         ]
         return [self._response(request, "401 Unauthorized", asked, "")]
+
+    def _is_in_order(self, request: str) -> bool:
+        """RFC 3261 section 12.2.2: each request follows the one before, or is that one once more."""
+        number = int(line_of(request, "CSeq").split()[1])
+        is_next = number > self._last[0] or (number, branch(request)) == self._last
+        self._last = max(self._last, (number, branch(request)))
+        return is_next
 
     def _is_authorized(self, request: str) -> bool:
         sent = re.search(r"^Authorization: Digest (.*)\r$", request, re.M)
@@ -90,18 +102,23 @@ class Challenger:
         def h(text: str) -> str:
             return hashed(text.encode()).hexdigest()
 
-        ha1, ha2 = h(f"{USER}:{REALM}:{PASSWORD}"), h(f"INVITE:{request.split()[1]}")
+        ha1, ha2 = h(f"{USER}:{REALM}:{PASSWORD}"), h(":".join(request.split()[:2]))
         return fields["response"] == h(f"{ha1}:{NONCE}:{fields['nc']}:{fields['cnonce']}:auth:{ha2}")
 
     def _response(self, request: str, status: str, more: Sequence[str], body: str) -> str:
         head = request.partition("\r\n\r\n")[0].split("\r\n")
         echoed = [line for line in head if line.partition(":")[0].lower() in _ECHOED]
-        to = next(line for line in head if line.startswith("To:"))
+        to = line_of(request, "To")
         to += "" if ";tag=" in to else f";tag=agent{status[:3]}"
         host, port = self._address
         lines = [f"SIP/2.0 {status}", *echoed, to, *more, f"Contact: <sip:agent@{host}:{port}>"]
         lines += ["Content-Type: application/sdp"] if body else []
         return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body])
+
+
+def line_of(message: str, name: str) -> str:
+    """Return a header of a message, with its name."""
+    return next(line for line in message.split("\r\n") if line.startswith(f"{name}:"))
 
 
 def branch(request: str) -> str:
@@ -111,9 +128,18 @@ def branch(request: str) -> str:
 
 
 @contextlib.contextmanager
-def challenger(address: str, port: int, algorithms: Sequence[str], answer: str = "200 OK") -> Iterator[Challenger]:
-    """Run one until the way out; `answer` is what an INVITE with the right credentials gets."""
-    server = Challenger(address, port, algorithms, answer)
+def challenger(
+    address: str,
+    port: int,
+    algorithms: Sequence[str],
+    answer: str = "200 OK",
+    methods: Collection[str] = frozenset(("INVITE",)),
+) -> Iterator[Challenger]:
+    """Run one until the way out; `answer` is what an INVITE with the right credentials gets.
+
+    `methods` are those whose requests must bring credentials.
+    """
+    server = Challenger(address, port, algorithms, answer, methods)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -323,9 +323,54 @@ def test_a_side_that_wants_credentials_for_its_bye_gets_them(
         carrier.wait()
         agent.wait()
     assert_ended_once(edge, call.id, "hangup", "api")
-    *_, last = (message for message in agent.received if message.startswith("BYE "))
+    assert_shown_credentials(agent)
+
+
+def assert_shown_credentials(side: Sipp) -> None:
+    """The last BYE that a side has got brings what it asked for."""
+    *_, last = (message for message in side.received if message.startswith("BYE "))
     assert 'Digest username="us"' in header(last, "Proxy-Authorization")
     assert f'uri="sip:agent@{AGENT}' in header(last, "Proxy-Authorization")
+
+
+def test_a_server_that_wants_credentials_for_the_bye_of_its_caller_gets_them(
+    own_edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    edge, to = own_edge, (own_edge.address, own_edge.sip_port)
+    trunk = trunk_to(agent_port, username="us", password="pass")
+    edge.route([trunk], [number_on(trunk, number)])
+    talking = ("-d", "5000")
+    with (
+        sipp("agent_challenges_its_bye", folder, address=AGENT, port=agent_port) as agent,
+        sipp("carrier_calls_and_hangs_up", folder, address=CARRIER, to=to, number=number, extra=talking) as carrier,
+    ):
+        call = up(edge, number, agent)
+        die(edge, ("kamailio",))
+        carrier.wait()
+        agent.wait()
+    assert_ended_once(edge, call.id, "hangup", "caller")
+    assert_shown_credentials(agent)
+
+
+@pytest.mark.parametrize("parts", [(), ("kamailio",)], ids=["alive", "kamailio"])
+def test_both_sides_of_a_call_that_the_api_placed_get_credentials_for_their_bye(
+    own_edge: RunningEdge, number: str, agent_port: int, folder: Path, parts: tuple[str, ...]
+) -> None:
+    edge, callee_port = own_edge, free_port()
+    held = routes(edge, number, callee_port, agent_port, password="pass")
+    with (
+        sipp("agent_challenges_its_bye", folder, address=AGENT, port=callee_port) as callee,
+        sipp("agent_challenges_its_bye", folder, address=AGENT, port=agent_port) as agent,
+    ):
+        call_id = order(edge, held).call_id
+        until("both are connected", lambda: is_connected(edge, call_id))
+        die(edge, parts)
+        edge.control_plane.order(HangUp(id=f"hang_up {call_id}", call_id=call_id))
+        callee.wait()
+        agent.wait()
+    assert_ended_once(edge, call_id, "hangup", "api")
+    assert_shown_credentials(callee)
+    assert_shown_credentials(agent)
 
 
 def test_a_call_whose_sides_have_vanished_ends_when_its_media_is_given_up(

@@ -6,7 +6,7 @@ import pytest
 from challenger import PASSWORD, USER, branch, challenger
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
-from sipp_tool import sipp
+from sipp_tool import header, sipp
 from voxpria_routing.snapshot import Trunk
 
 
@@ -111,3 +111,66 @@ def test_a_server_that_can_not_be_satisfied_is_passed_over(
     assert call.ended is not None
     assert call.ended.cause == "rejected"
     assert why in str(call.ended.detail)
+
+
+WITHIN = ("INVITE", "UPDATE", "INFO", "MESSAGE", "OPTIONS", "BYE")
+
+
+@pytest.mark.parametrize("scenario", ["carrier_refreshes_by_invite", "carrier_refreshes_and_informs"])
+def test_a_server_gets_credentials_for_each_request_within_a_call(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, scenario: str
+) -> None:
+    """Its CSeq runs ahead of the carrier's, which sees neither that nor a challenge."""
+    trunk = guarded(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with challenger(AGENT, agent_port, ["SHA-256"], methods=WITHIN) as server:
+        with sipp(scenario, folder, address=CARRIER, to=to, number=number) as carrier:
+            carrier.wait()
+        until("the server has its BYE", lambda: len(server.of("BYE")) == 2)
+    assert not any(message.startswith(("SIP/2.0 4", "SIP/2.0 5")) for message in carrier.received)
+    requests = [request for method in WITHIN for request in server.of(method)]
+    for asked, shown in zip(requests[::2], requests[1::2], strict=True):
+        assert ("uthorization:" in asked, "uthorization:" in shown) == (False, True)
+        assert cseq(shown) > cseq(asked)
+    acknowledged = {cseq(ack) for ack in server.of("ACK")}
+    assert acknowledged == {cseq(invite) for invite in server.of("INVITE")}
+    call = edge.ended_call(carrier.sip_call_id)
+    assert call.ended is not None
+    assert call.ended.cause == "hangup"
+
+
+def test_a_request_within_a_call_that_is_refused_its_credentials_is_given_up_and_the_call_goes_on(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    trunk = guarded(agent_port, password="wrong")
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with challenger(AGENT, agent_port, ["MD5"], methods=("INFO",)) as server:
+        with sipp("carrier_is_refused_an_info", folder, address=CARRIER, to=to, number=number) as carrier:
+            carrier.wait()
+        until("the server has its BYE", lambda: server.of("BYE"))
+    assert carrier.final_code("2 INFO") == 500
+    assert not any(header(message, "WWW-Authenticate") for message in carrier.received)
+    assert len(server.of("INFO")) == 2
+    call = edge.ended_call(carrier.sip_call_id)
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by) == ("hangup", "caller")
+    assert "refuses the trunk's credentials within the call: INFO" in edge.log("kamailio")
+
+
+def test_a_prack_names_the_invite_as_the_server_counts_it(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    """RFC 3262 section 7.2: RAck holds the CSeq of the INVITE, which was raised for its credentials."""
+    trunk = guarded(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with (
+        sipp("agent_challenges_and_wants_prack", folder, address=AGENT, port=agent_port) as agent,
+        sipp("carrier_sends_prack", folder, address=CARRIER, to=to, number=number) as carrier,
+    ):
+        carrier.wait()
+        agent.wait()
+    prack = next(message for message in agent.received if message.startswith("PRACK "))
+    assert (header(prack, "RAck"), header(prack, "CSeq")) == ("1 2 INVITE", "3 PRACK")

@@ -29,10 +29,18 @@ def callee_port() -> int:
     return free_port()
 
 
-def routes(edge: RunningEdge, number: str, callee_port: int, agent_port: int, **changes: object) -> Number:
-    """Give the edge a number whose carrier is at one port, and its agent at the other."""
-    carrier = trunk_to(callee_port, id=f"trunk_carrier_{number[1:]}", name="Carrier", **changes)
-    agent = trunk_to(agent_port, id=f"trunk_agent_{number[1:]}", name="Agent", provider="elevenlabs")
+def routes(
+    edge: RunningEdge,
+    number: str,
+    callee_port: int,
+    agent_port: int,
+    password: str | None = None,
+    **changes: object,
+) -> Number:
+    """Give the edge a number whose carrier is at one port, and its agent at the other; both know us as `us`."""
+    ours = {"username": "us", "password": password} if password else {}
+    carrier = trunk_to(callee_port, id=f"trunk_carrier_{number[1:]}", name="Carrier", **ours, **changes)
+    agent = trunk_to(agent_port, id=f"trunk_agent_{number[1:]}", name="Agent", provider="elevenlabs", **ours)
     held = number_on(carrier, number, agent_trunk_id=agent.id, max_duration_seconds=600)
     edge.route([carrier, agent], [held])
     return held

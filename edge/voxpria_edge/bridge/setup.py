@@ -217,7 +217,9 @@ class SetUp:
         if _is_insecure(agent):
             await self._caller.bye(agent.dialog)
             return _INSECURE
-        self._bridged.change(is_agent_secure=_is_secure(agent.target), agent_record=agent.record)
+        self._bridged.change(
+            is_agent_secure=_is_secure(agent.target), agent_record=agent.record, agent_trunk_id=agent.target.id
+        )
         await self._bridged.join(agent.dialog, agent.description)
         return None
 

@@ -40,6 +40,8 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     agent: Dialog | None = None
     agent_record: str = ""
     """By which Kamailio knows the agent's half; the other half is known by the call's id."""
+    agent_trunk_id: str = ""
+    """The trunk whose server that half has called."""
     callee_sdp: str = ""
     agent_sdp: str = ""
     is_callee_secure: bool = False
@@ -108,9 +110,16 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.answered_at is not None and not awaits_agent
 
     @property
-    def records(self) -> list[str]:
-        """What Kamailio knows the call by: its id, and that of the agent's half if we are in its middle."""
-        return [self.id, *([self.bridge.agent_record] if self.bridge and self.bridge.agent_record else [])]
+    def records(self) -> dict[str, str]:
+        """What Kamailio knows the call by: its id, and that of the agent's half if we are in its middle.
+
+        To each the trunk whose server was called; empty where we were.
+        """
+        if self.bridge is None:
+            return {self.id: self.trunk_id or ""}
+        called = self.trunk_id if self.is_outbound else ""
+        agents = {self.bridge.agent_record: self.bridge.agent_trunk_id} if self.bridge.agent_record else {}
+        return {self.id: called or "", **agents}
 
     @property
     def trunk_id(self) -> str | None:

@@ -110,8 +110,8 @@ class Desk:
         known = {call.id for call in self._book.open_calls if before.get(call.id) == call.asked}
         orphans = known - self._live
         self._book.orphans = orphans
-        for record in (record for id_ in orphans for record in self._book.calls[id_].records):
-            self._kamailio.send(messages.Allow(record=record))
+        for record, trunk in (each for id_ in orphans for each in self._book.calls[id_].records.items()):
+            self._kamailio.send(messages.Allow(record=record, trunk=trunk))
         self._book.is_current = True
         if backlog or orphans:
             _log.info("caught up with Kamailio", messages=len(unheard), orphans=len(orphans))

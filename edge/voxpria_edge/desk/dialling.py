@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 
 import msgspec
-from voxpria_routing.decision import METHOD, Dial
+from voxpria_routing.decision import Dial
 from voxpria_routing.snapshot import Trunk
 
 from voxpria_edge.admission.admission import Admission
@@ -49,7 +49,7 @@ class Dialling:
         """Answer the challenge of a server, or say why there is no answer."""
         target, uri = self._admission.trunk(asked.trunk), messages.text(asked.request_uri)
         headers = credentials.headers_of(messages.text(asked.head))
-        header = target and credentials.authorization(target, METHOD, uri, asked.code, headers)
+        header = target and credentials.authorization(target, asked.method, uri, asked.code, headers)
         cause = "no_trunk" if target is None else "unknown_digest" if target.username else "no_credentials"
         self._kamailio.send(messages.Authorize(index=asked.index, label=asked.label, header=header or "", cause=cause))
 

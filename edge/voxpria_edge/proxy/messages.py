@@ -77,13 +77,14 @@ class Tried(msgspec.Struct, frozen=True, tag_field="kind", tag="tried"):
 
 
 class Challenged(msgspec.Struct, frozen=True, tag_field="kind", tag="challenged"):
-    """A question, which is not kept: how to answer the challenge of a trunk's server."""
+    """A question, which is not kept: how to answer the challenge of a trunk's server to a request."""
 
     index: int
     label: int
     record: str
     trunk: str
-    """The id of the trunk that was dialled, as `Dial` named it: no run of ours need remember it."""
+    """The id of the trunk that was dialled, as `Dial` or `Allow` named it: no run of ours need remember it."""
+    method: str
     request_uri: str
     code: int
     head: str
@@ -268,7 +269,7 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Authorize(msgspec.Struct, frozen=True, kw_only=True):
-    """Send the INVITE again, with this header; without one, give its server up."""
+    """Send the request again, with this header; without one, give its server up, or the request within a call."""
 
     index: int
     label: int
@@ -310,6 +311,8 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True):
     """Let a call's requests pass that was set up before Kamailio was restarted."""
 
     record: str
+    trunk: str
+    """Whose server is the called side, by its id; empty where that is our own middle."""
     verdict: Literal["allow"] = "allow"
 
 
