@@ -94,7 +94,10 @@ _GETS = {
         LEFT JOIN phone_number_stats s ON s.phone_number_id = n.id
         WHERE n.account_id = $1 AND n.mode = 'live' AND n.id = 'phone_bench_0001'""",
 }
-_HIDDEN = {"sealed_credentials", "sealed_secret", "previous_sealed_secret", "sealed_hook_secret", "account_id", "mode"}
+_HIDDEN = {
+    *("sealed_credentials", "sealed_secret", "former_sealed_secrets", "former_secrets_expire_at", "sealed_hook_secret"),
+    *("account_id", "mode"),
+}
 _JSON = {"config", "attempts", "phone_numbers"}
 _EVENTS = "SELECT body FROM call_events WHERE call_id = $1 ORDER BY position"
 _ACCOUNT = "acct_big"

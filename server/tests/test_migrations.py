@@ -113,6 +113,31 @@ def test_no_job_is_left_that_nothing_runs_any_more(cluster):
     cluster.admin("DROP DATABASE old_jobs")
 
 
+def test_a_former_secret_of_a_webhook_stays_for_its_day(cluster):
+    cluster.admin("CREATE DATABASE old_webhooks")
+    url = cluster.url("old_webhooks")
+    _up_to(url, "0027")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO accounts (id, name, created_at, plan_id) VALUES ('acct_1', 'A', now(), 'standard')"
+        )
+        for name, former, hours in (("a", b"was", 5), ("b", b"was", -5), ("c", None, None)):
+            connection.execute(
+                "INSERT INTO webhooks (id, account_id, mode, url, events, sealed_secret, status, created_at,"
+                " updated_at, previous_sealed_secret, previous_secret_expires_at) VALUES (%s, 'acct_1', 'live', 'https://x.example',"
+                " '{call.ended}', 'is', 'active', now(), now(), %s, now() + %s * interval '1 hour')",
+                (f"webhook_{name}", former, hours),
+            )
+    assert migrations.migrate(url)
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT sealed_secret, former_sealed_secrets, former_secrets_expire_at > ARRAY[now()]"
+            " FROM webhooks ORDER BY id"
+        ).fetchall()
+    assert rows == [(b"is", [b"was"], True), (b"is", [], False), (b"is", [], False)]
+    cluster.admin("DROP DATABASE old_webhooks")
+
+
 @pytest.mark.unit
 def test_the_chain_is_one_line():
     """Two branches that each add the next revision merge without a conflict, and break the chain all the same."""

@@ -192,21 +192,41 @@ async def _all_settled(database: Database) -> bool:
     return await one(database, "SELECT count(*) FROM webhook_deliveries WHERE status <> 'succeeded'") == 0
 
 
-async def test_a_rolled_secret_and_the_one_before_it_both_verify(client, receiver):
+async def test_a_rolled_secret_and_those_before_it_all_verify(client, receiver):
     old = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     webhook = await subscribe(client, receiver.url, secret=old)
-    rolled = (await client.post(f"/v1/webhooks/{webhook}/roll-secret")).json()
-    new = rolled["secret"]
-    assert rolled["former_secret_expires_at"] is not None
+    rolled = [(await client.post(f"/v1/webhooks/{webhook}/roll-secret")).json() for _ in range(2)]
+    middle, new = (each["secret"] for each in rolled)
+    assert rolled[0]["former_secret_expires_at"] is not None
     await client.post(f"/v1/webhooks/{webhook}/test")
     (request,) = await receiver.wait_for(1)
-    for secret in (old, new):
+    for secret in (old, middle, new):
         assert Webhook(secret).verify(request.body, request.headers)
+    signature = request.headers["x-voxpria-signature"]
+    former = request.headers["x-voxpria-signature-former"].split(" ")
     assert verified_by_node(
-        (request.body, request.headers["x-voxpria-signature"], new),
-        (request.body, request.headers["x-voxpria-signature-former"], old),
-        (request.body, request.headers["x-voxpria-signature"], old),
-    ) == [True, True, False]
+        (request.body, signature, new),
+        (request.body, former[0], middle),
+        (request.body, former[1], old),
+        (request.body, signature, middle),
+    ) == [True, True, True, False]
+
+
+async def test_each_former_secret_has_its_own_end_and_there_are_ten_at_most(api, client):
+    webhook = await subscribe(client, "http://127.0.0.1:9/")
+    roll = f"/v1/webhooks/{webhook}/roll-secret"
+    answers = await asyncio.gather(*(client.post(roll) for _ in range(11)))
+    assert Counter(answer.status_code for answer in answers) == {200: 10, 409: 1}
+    (refused,) = (answer.json()["error"] for answer in answers if answer.status_code == 409)
+    assert refused["code"] == "secret_limit_reached"
+    assert refused["details"]["expires_at"] > utc_now().isoformat()
+    assert await one(api.database, "SELECT cardinality(former_sealed_secrets) FROM webhooks") == 10
+    async with api.database.transaction() as conn:
+        await conn.execute(sa.text("UPDATE webhooks SET former_secrets_expire_at[10] = now() - interval '1 s'"))
+    assert (await client.post(roll)).status_code == 200
+    assert await one(api.database, "SELECT cardinality(former_sealed_secrets) FROM webhooks") == 10
+    await client.patch(f"/v1/webhooks/{webhook}", json={"secret": "at once"})
+    assert (await client.post(roll)).status_code == 200
 
 
 async def test_the_former_secret_ends_after_its_day_or_with_a_change(api, client, receiver):
@@ -214,7 +234,7 @@ async def test_the_former_secret_ends_after_its_day_or_with_a_change(api, client
     own = await client.post(f"/v1/webhooks/{webhook}/roll-secret", json={"secret": "the next one"})
     assert "secret" not in own.json()
     async with api.database.transaction() as conn:
-        await conn.execute(sa.text("UPDATE webhooks SET previous_secret_expires_at = now() - interval '1 s'"))
+        await conn.execute(sa.text("UPDATE webhooks SET former_secrets_expire_at = ARRAY[now() - interval '1 s']"))
     await client.post(f"/v1/webhooks/{webhook}/test")
     await receiver.wait_for(1)
     await client.post(f"/v1/webhooks/{webhook}/roll-secret", json={"secret": "one more"})
@@ -271,8 +291,10 @@ async def test_what_never_arrived_is_recovered_once(api, client, receiver, monke
     received = Counter(numbers(receiver))
     assert set(received) == {1, 2, 3, 4, 5}
     assert sorted(received.values()) == [1, 1, 1, 2, 2], "each of the failed ones once more, and nothing twice"
-    for bad in ({}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"}):
+    for bad in ({}, {"since": "yesterday"}, {"since": 1767225600}):
         assert (await client.post(recover, json=bad)).status_code == 400
+    for good in (f"{since:%Y-%m-%d}", f"{since:%Y-%m-%dT%H:%M:%S}"):
+        assert (await client.post(recover, json={"since": good})).status_code == 202
 
 
 async def test_a_webhook_that_fails_for_five_days_is_disabled_and_says_so(api, client, receiver, monkeypatch):

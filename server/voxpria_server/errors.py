@@ -155,6 +155,11 @@ CODES: Mapping[str, Code] = {
     "member_exists": Code(409, "The account has this member already.", "Only the operator's command says so."),
     "key_is_over": Code(409, "The API key is revoked or expired.", "Only the operator's command says so."),
     "webhook_disabled": Code(409, "The webhook is disabled.", "Set its `status` to `active` first."),
+    "secret_limit_reached": Code(
+        409,
+        "As many former secrets of the webhook are valid as may be.",
+        "Wait until `details.expires_at`, or PATCH `secret`, which ends them all at once.",
+    ),
     "webhook_limit_reached": Code(409, "The account has as many webhooks as it may.", "Delete one first."),
     "payload_too_large": Code(413, "The body has more bytes than are taken.", "Send less at once."),
     "rate_limit_exceeded": Code(

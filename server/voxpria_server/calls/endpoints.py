@@ -16,6 +16,7 @@ from voxpria_server.calls.traces import TraceStore
 from voxpria_server.errors import NotFoundError, RangeNotSatisfiableError, raises
 from voxpria_server.kit.answers import encode
 from voxpria_server.kit.clock import utc_now
+from voxpria_server.kit.dates import EndDate, StartDate
 from voxpria_server.kit.db import Connection, DatabasePart
 from voxpria_server.kit.pagination import Listing, Page
 from voxpria_server.kit.parts import part
@@ -39,8 +40,8 @@ async def _filters(
         Literal["inbound", "outbound"] | None, Query(description="Only calls to your numbers, or only calls from them.")
     ] = None,
     status: Annotated[Status | None, Query(description="Only calls in this state.")] = None,
-    start_date: schemas.StartDate | None = None,
-    end_date: schemas.EndDate | None = None,
+    start_date: StartDate | None = None,
+    end_date: EndDate | None = None,
 ) -> queries.Filters:
     """Return the filters asked for. A `+` that was not percent-encoded arrives as a space; no number has one."""
     number = phone_number and phone_number.replace(" ", "+")

@@ -1,19 +1,17 @@
 """Bodies of this slice's answers, and the dates of its filters."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
-    WithJsonSchema,
     WrapValidator,
 )
 from voxpria_routing.events import Queued
@@ -24,7 +22,6 @@ from voxpria_server.calls.state import Status
 from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.routing.schemas import Explanation
 
-_NOT_A_DATE = "an ISO 8601 date (2024-01-15) or time (2024-01-15T10:30:00Z)"
 _SAME = ("id", "phone_number", "direction", "agent_id", "status", "sip_code", "sip_reason", "end_cause", "ended_by")
 _EVENT_FIELDS = {
     "queued": ("from", "to"),
@@ -37,56 +34,6 @@ _EVENT_FIELDS = {
     "recorded": ("duration_seconds", "size_bytes"),
     "recording_failed": ("detail",),
 }
-
-
-def _start(value: str) -> datetime:
-    moment, _ = _read(value)
-    return moment
-
-
-def _end(value: str) -> datetime:
-    """Return the first moment that is not included: all of the day or the second that `value` names is.
-
-    Times are shown to the second, so whoever asks up to a call's `started_at` means that call too.
-    """
-    moment, length = _read(value)
-    try:
-        return moment + length
-    except OverflowError:
-        return moment
-
-
-def _read(value: str) -> tuple[datetime, timedelta]:
-    """Return the time that `value` begins at, UTC unless it says otherwise, and how long what it names is."""
-    try:
-        day = date.fromisoformat(value)
-    except ValueError:
-        moment = _moment(value)
-        return moment, timedelta(microseconds=1) if moment.microsecond else timedelta(seconds=1)
-    return datetime(day.year, day.month, day.day, tzinfo=UTC), timedelta(days=1)
-
-
-def _moment(value: str) -> datetime:
-    if "T" in value:
-        value = value.replace(" ", "+")  # of an offset, not percent-encoded
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise ValueError(_NOT_A_DATE) from None
-
-
-_DATE_OR_TIME: dict[str, Any] = {"anyOf": [{"type": "string", "format": each} for each in ("date", "date-time")]}
-StartDate = Annotated[
-    datetime,
-    BeforeValidator(_start),
-    WithJsonSchema(_DATE_OR_TIME | {"description": "ISO 8601 date or time (UTC unless it says otherwise)."}),
-]
-EndDate = Annotated[
-    datetime,
-    BeforeValidator(_end),
-    WithJsonSchema(_DATE_OR_TIME | {"description": "ISO 8601 date or time, that whole day or second included."}),
-]
 
 
 class CallListed(BaseModel):

@@ -162,7 +162,7 @@ class Courier:
 
     async def _send(self, delivery: asyncpg.Record) -> Attempt:
         started_at, number = utc_now(), delivery["attempts"] + 1
-        secret, former = self._secrets(delivery, started_at)
+        secret, *former = self._secrets(delivery, started_at)
         body: bytes = delivery["body"]
         headers = signing.headers(secret, body, message_id=delivery["event_id"], at=started_at, former=former)
         outcome = await self._sender.post(delivery["url"], body, {**headers, **tracing.headers()})
@@ -177,14 +177,11 @@ class Courier:
         )
         return Attempt(delivery, number, started_at, outcome, _next_at(number, outcome))
 
-    def _secrets(self, delivery: asyncpg.Record, now: datetime) -> tuple[str, str | None]:
-        """Return the webhook's secret, and the one before it while that is still valid."""
-        former = delivery["previous_sealed_secret"]
-        is_valid = former is not None and now < delivery["previous_secret_expires_at"]
-        return self._open(delivery, delivery["sealed_secret"]), self._open(delivery, former) if is_valid else None
-
-    def _open(self, delivery: asyncpg.Record, sealed: bytes) -> str:
-        return self._sealer.open(sealed, delivery["webhook_id"]).decode()
+    def _secrets(self, delivery: asyncpg.Record, now: datetime) -> list[str]:
+        """Return the webhook's secret, and those before it that are still valid, newest first."""
+        formers = zip(delivery["former_sealed_secrets"], delivery["former_secrets_expire_at"], strict=True)
+        sealed = [delivery["sealed_secret"], *(former for former, expires_at in formers if now < expires_at)]
+        return [self._sealer.open(each, delivery["webhook_id"]).decode() for each in sealed]
 
 
 class _Data(msgspec.Struct):

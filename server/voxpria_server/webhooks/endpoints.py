@@ -81,11 +81,14 @@ async def delete_webhook(caller: Writer, conn: Connection, webhook_id: str) -> D
     return Done(message="Webhook deleted successfully")
 
 
-@router.post("/webhooks/{webhook_id}/roll-secret", responses=raises("webhook_not_found"))
+@router.post("/webhooks/{webhook_id}/roll-secret", responses=raises("webhook_not_found", "secret_limit_reached"))
 async def roll_secret(
     caller: Writer, parts: Parts, conn: Connection, webhook_id: str, body: SecretRoll | None = None
 ) -> NewWebhook:
-    """Give a webhook a new secret, sent or made; the one before it stays valid for 24 hours, or until the next roll."""
+    """Give a webhook a new secret, sent or made; the one before it stays valid for 24 hours, whatever follows.
+
+    At most 10 former secrets are valid at once. A PATCH of `secret` ends all of them.
+    """
     row, made_secret = await service.roll_secret(parts, conn, caller, webhook_id, body)
     return render_new(row, made_secret)
 

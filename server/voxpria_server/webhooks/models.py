@@ -17,14 +17,14 @@ webhooks = sa.Table(
     sa.Column("status", sa.Text, sa.CheckConstraint("status IN ('active', 'disabled')", name="status"), nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("previous_sealed_secret", sa.LargeBinary),
-    sa.Column("previous_secret_expires_at", sa.DateTime(timezone=True)),
     sa.Column("failing_since", sa.DateTime(timezone=True)),
     sa.Column("disabled_at", sa.DateTime(timezone=True)),
     sa.Column("disabled_reason", sa.Text),
+    sa.Column("former_sealed_secrets", ARRAY(sa.LargeBinary), nullable=False, server_default="{}"),
+    sa.Column("former_secrets_expire_at", ARRAY(sa.DateTime(timezone=True)), nullable=False, server_default="{}"),
     sa.Index("ix_webhooks_account_id_mode_id", "account_id", "mode", "id"),
 )
-"""`failing_since`: the first failure after the last success."""
+"""`failing_since`: the first failure after the last success. Former secrets: the newest, which ends last, is first."""
 
 events = sa.Table(
     "events",

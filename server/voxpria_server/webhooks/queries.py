@@ -24,7 +24,7 @@ _NO_DAY = date(1970, 1, 1)
 _SHOWN = (
     "id, url, events, status, disabled_reason,"
     f" {to_second('disabled_at', 'failing_since', 'created_at', 'updated_at')},"
-    " CASE WHEN previous_secret_expires_at > now() THEN date_trunc('second', previous_secret_expires_at) END"
+    " CASE WHEN former_secrets_expire_at[1] > now() THEN date_trunc('second', former_secrets_expire_at[1]) END"
     " AS former_secret_expires_at"
 )
 """A webhook as `schemas.Webhook` has it."""
@@ -123,7 +123,7 @@ WITH due AS MATERIALIZED (
 )
 SELECT d.id, d.claimed_until IS NOT NULL AS is_claimed, d.webhook_id, d.event_id, d.attempts, d.turn_at, e.body,
     e.is_test, e.traceparent,
-    w.account_id, w.mode, w.url, w.sealed_secret, w.previous_sealed_secret, w.previous_secret_expires_at,
+    w.account_id, w.mode, w.url, w.sealed_secret, w.former_sealed_secrets, w.former_secrets_expire_at,
     w.failing_since
 FROM changed AS d JOIN webhooks w ON w.id = d.webhook_id
 LEFT JOIN events e ON e.id = d.event_id AND d.claimed_until IS NOT NULL
@@ -230,9 +230,10 @@ async def read(database: Database, caller: Caller, webhook_id: str) -> asyncpg.R
     return await database.fetch_row(_READ, *_owner(caller), webhook_id)
 
 
-async def find(conn: AsyncConnection, caller: Caller, webhook_id: str) -> Row | None:
-    """Return the webhook."""
-    return (await conn.execute(sa.select(webhooks).where(_mine(caller), _hook.id == webhook_id))).one_or_none()
+async def find(conn: AsyncConnection, caller: Caller, webhook_id: str, *, lock: bool = False) -> Row | None:
+    """Return the webhook; `lock` it until the transaction ends, if wanted."""
+    statement = sa.select(webhooks).where(_mine(caller), _hook.id == webhook_id)
+    return (await conn.execute(statement.with_for_update(key_share=True) if lock else statement)).one_or_none()
 
 
 async def add(conn: AsyncConnection, values: Mapping[str, Any]) -> Row:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from voxpria_server.kit.changes import Change, Lasting
 from voxpria_server.kit.clock import iso, utc_now
+from voxpria_server.kit.dates import StartDate
 from voxpria_server.kit.db import Row
 
 EventType = Literal["call.started", "call.ended", "call.failed", "number.provisioned", "trunk.updated"]
@@ -38,13 +39,6 @@ def _is_odd_address(host: str) -> bool:
     except ValueError:
         return True
     return False
-
-
-def _text(value: Any) -> Any:  # noqa: ANN401  (whatever came)
-    """Refuse a number: Pydantic would take one for unix seconds."""
-    if not isinstance(value, str):
-        raise ValueError("a time, as 2024-01-20T14:00:00Z")  # noqa: TRY004  (what Pydantic takes for a verdict)
-    return value
 
 
 def _without_repetition(events: list[EventType]) -> list[EventType]:
@@ -92,11 +86,7 @@ class Recovery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: Annotated[
-        AwareDatetime,
-        BeforeValidator(_text),
-        Field(description="A time, as 2024-01-20T14:00:00Z, not more than 30 days ago."),
-    ]
+    since: StartDate
 
 
 class Recovering(BaseModel):
@@ -117,7 +107,7 @@ class Webhook(BaseModel):
     disabled_at: str | None
     disabled_reason: str | None
     failing_since: str | None = Field(description="The first failure after the last success; after 5 days: disabled.")
-    former_secret_expires_at: str | None = Field(description="Until then deliveries are signed with both secrets.")
+    former_secret_expires_at: str | None = Field(description="Until then former secrets sign deliveries too.")
     created_at: str
     updated_at: str
 
@@ -200,7 +190,7 @@ def _delivery(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fields(row: Row) -> dict[str, Any]:
     fields = {name: getattr(row, name) for name in ("id", "url", "events", "status", "disabled_reason")}
-    expires_at = row.previous_secret_expires_at
+    expires_at = next(iter(row.former_secrets_expire_at), None)
     return {
         **fields,
         "disabled_at": iso(row.disabled_at) if row.disabled_at else None,

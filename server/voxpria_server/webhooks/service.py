@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from voxpria_server.auth.service import Caller
 from voxpria_server.errors import ConflictError, InvalidParameterError, NotFoundError
-from voxpria_server.kit.clock import utc_now
+from voxpria_server.kit.clock import iso, utc_now
 from voxpria_server.kit.db import Database, Row
 from voxpria_server.kit.ids import new_id
 from voxpria_server.kit.jobs import defer
@@ -24,6 +24,8 @@ RECOVER = "webhooks:recover"
 QUEUE = "webhooks"
 EVENTS_KEPT_DAYS = 30
 SECRET_OVERLAP_HOURS = 24
+MOST_FORMER_SECRETS = 10
+"""Each of them signs every delivery, in its headers."""
 MOST_WEBHOOKS = 50
 """For an account and mode: every event is written out to each of them, within the caller's transaction."""
 
@@ -96,15 +98,27 @@ async def create(parts: Webhooks, conn: AsyncConnection, caller: Caller, body: W
 async def roll_secret(
     parts: Webhooks, conn: AsyncConnection, caller: Caller, webhook_id: str, body: SecretRoll | None
 ) -> tuple[Row, str | None]:
-    """Give a webhook a new secret, and keep the old one valid for a day; return it, and the secret if we made it."""
-    webhook = await get(conn, caller, webhook_id)
+    """Give a webhook a new secret, and keep the old one valid for a day; return it, and the secret if we made it.
+
+    Raises 409 secret_limit_reached while as many former ones are valid as may be: none ends before its day.
+    """
+    webhook = _found(await queries.find(conn, caller, webhook_id, lock=True))
     given = body.secret if body else None
     made = signing.new_secret() if given is None else None
     now = utc_now()
+    formers = zip(webhook.former_sealed_secrets, webhook.former_secrets_expire_at, strict=True)
+    valid = [(secret, expires_at) for secret, expires_at in formers if expires_at > now]
+    if len(valid) >= MOST_FORMER_SECRETS:
+        raise ConflictError(
+            f"{MOST_FORMER_SECRETS} former secrets of this webhook are still valid.",
+            code="secret_limit_reached",
+            details={"expires_at": iso(valid[-1][1])},
+        )
+    valid.insert(0, (webhook.sealed_secret, now + timedelta(hours=SECRET_OVERLAP_HOURS)))
     values = {
         "sealed_secret": parts.sealer.seal((made or given or "").encode(), webhook_id),
-        "previous_sealed_secret": webhook.sealed_secret,
-        "previous_secret_expires_at": now + timedelta(hours=SECRET_OVERLAP_HOURS),
+        "former_sealed_secrets": [secret for secret, _ in valid],
+        "former_secrets_expire_at": [expires_at for _, expires_at in valid],
         "updated_at": now,
     }
     return _found(await queries.update(conn, caller, webhook_id, values)), made
@@ -131,7 +145,7 @@ async def update(parts: Webhooks, conn: AsyncConnection, caller: Caller, webhook
     if body.secret is not None:
         del values["secret"]
         values["sealed_secret"] = parts.sealer.seal(body.secret.encode(), webhook_id)
-        values |= {"previous_sealed_secret": None, "previous_secret_expires_at": None}
+        values |= {"former_sealed_secrets": [], "former_secrets_expire_at": []}
     if body.status == "active":
         values |= {"failing_since": None, "disabled_at": None, "disabled_reason": None}
     elif body.status == "disabled":

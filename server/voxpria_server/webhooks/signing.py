@@ -15,7 +15,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from standardwebhooks import Webhook
@@ -29,19 +29,22 @@ def new_secret() -> str:
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def headers(secret: str, body: bytes, *, message_id: str, at: datetime, former: str | None = None) -> Mapping[str, str]:
+def headers(
+    secret: str, body: bytes, *, message_id: str, at: datetime, former: Sequence[str] = ()
+) -> Mapping[str, str]:
     """Return the headers that sign `body`. `at` is the time of this attempt, `message_id` stays over attempts.
 
-    A `former` secret that is still valid signs too: in the list that Standard Webhooks has for it, and in
-    `X-VoxPria-Signature-Former`. `X-VoxPria-Signature` has room for one, and that is the new secret's: a receiver
-    that is given the new secret works from then on, and what it refused before is repeated. The other way round it
-    would fail for the rest of the day.
+    `former` secrets that are still valid sign too: in the list that Standard Webhooks has for it, and in one such list
+    (between spaces, newest first) in `X-VoxPria-Signature-Former`. `X-VoxPria-Signature` has room for one, and that is
+    the new secret's: a receiver that is given the new secret works from then on, and what it refused before is
+    repeated. The other way round it would fail for the rest of the day.
     """
     text = body.decode()
-    signatures = (Webhook(standard_key(one)).sign(message_id, at, text) for one in (secret, former) if one is not None)
+    signatures = (Webhook(standard_key(one)).sign(message_id, at, text) for one in (secret, *former))
+    of_former = " ".join(hex_signature(one, body) for one in former)
     return {
         "X-VoxPria-Signature": hex_signature(secret, body),
-        **({} if former is None else {"X-VoxPria-Signature-Former": hex_signature(former, body)}),
+        **({"X-VoxPria-Signature-Former": of_former} if of_former else {}),
         "webhook-id": message_id,
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": " ".join(signatures),
