@@ -40,6 +40,22 @@ def test_a_providers_agent_calls_out_through_the_numbers_carrier(product: Produc
     assert f"From: <sip:{NUMBER}@sip.test.voxpria.com>" in out[0]["text"]
 
 
+def test_elevenlabs_places_a_call_through_the_outbound_trunk_that_it_was_given(
+    product: Product, number: dict[str, Any]
+) -> None:
+    convai, headers = f"{product.sandbox_url}/elevenlabs/v1/convai", {"xi-api-key": "sandbox"}
+    numbers = httpx2.get(f"{convai}/phone-numbers", headers=headers, timeout=30).json()
+    (there,) = (each for each in numbers if each["phone_number"] == NUMBER)
+    assert there["outbound_trunk"]["address"] == f"127.0.0.1:{product.sip_tls_port}"
+    body = {"agent_id": "agent_1", "agent_phone_number_id": there["phone_number_id"], "to_number": "+13035550198"}
+    answer = httpx2.post(f"{convai}/sip-trunk/outbound-call", headers=headers, json=body, timeout=30).json()
+    assert answer["success"], answer
+    (call,) = until("the call", lambda: product.api("GET", "/calls?direction=outbound&status=in-progress")["data"])
+    assert (call["from"], call["to"]) == (NUMBER, "+13035550198")
+    product.api("POST", f"/calls/{call['id']}/hangup")
+    assert product.ended_call(call["id"])["answered_at"] is not None
+
+
 def test_a_wrong_password_places_nothing(product: Product, number: dict[str, Any]) -> None:
     result = call_out(product, password="guessed")
     assert (result["answered"], result["sip_code"]) == (False, 403)

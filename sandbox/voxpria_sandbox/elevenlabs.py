@@ -1,6 +1,7 @@
 """What the ElevenLabs fake knows: imported numbers and their SIP credentials, kept in one file.
 
-Passwords are kept as digest hashes only. ElevenLabs never shows them either.
+Passwords that callers prove are kept as digest hashes only; those of outbound trunks as they are, as they answer
+challenges. ElevenLabs never shows either.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import json
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +35,7 @@ class InboundTrunk(BaseModel):
     media_encryption: str = Field("allowed", pattern="^(disabled|allowed|required)$")
     credentials: TrunkCredentials | None = None
     remote_domains: list[str] | None = Field(None, max_length=100)
+    attributes_to_headers: dict[str, str] | None = Field(None, max_length=50)
 
 
 class OutboundTrunk(BaseModel):
@@ -43,8 +45,9 @@ class OutboundTrunk(BaseModel):
     transport: str = Field("auto", pattern="^(auto|udp|tcp|tls)$")
     media_encryption: str = Field("allowed", pattern="^(disabled|allowed|required)$")
     headers: dict[str, str] = Field(default_factory=dict, max_length=50)
+    attributes_to_headers: dict[str, str] | None = Field(None, max_length=50)
     credentials: TrunkCredentials | None = None
-    enabled_codecs: list[str] = Field(default_factory=list, max_length=10)
+    enabled_codecs: list[Literal["G722/8000", "PCMU/8000", "PCMA/8000"]] = Field(default_factory=list, max_length=3)
 
 
 class NumberUpdate(BaseModel):
@@ -78,6 +81,7 @@ class StoredNumber(BaseModel):
     username: str | None = None
     ha1: dict[str, str] = Field(default_factory=dict, repr=False)
     outbound_username: str | None = None
+    outbound_password: str | None = Field(None, repr=False)
 
     def update(self, change: NumberUpdate) -> None:
         """Take over what was sent; a trunk's configuration is replaced as a whole."""
@@ -89,9 +93,7 @@ class StoredNumber(BaseModel):
         if change.inbound_trunk_config is not None:
             self._take_inbound(change.inbound_trunk_config)
         if change.outbound_trunk_config is not None:
-            credentials = change.outbound_trunk_config.credentials
-            self.outbound_username = credentials.username if credentials else None
-            self.outbound = change.outbound_trunk_config.model_copy(update={"credentials": None})
+            self._take_outbound(change.outbound_trunk_config)
 
     def _take_inbound(self, config: InboundTrunk) -> None:
         credentials = config.credentials
@@ -103,6 +105,16 @@ class StoredNumber(BaseModel):
         elif credentials.username != self.username:
             raise ValueError("a new username needs its password")
         self.inbound = config.model_copy(update={"credentials": None})
+
+    def _take_outbound(self, config: OutboundTrunk) -> None:
+        credentials = config.credentials
+        if credentials is None:
+            self.outbound_username = self.outbound_password = None
+        elif credentials.password is not None:
+            self.outbound_username, self.outbound_password = credentials.username, credentials.password
+        elif credentials.username != self.outbound_username:
+            raise ValueError("a new username needs its password")
+        self.outbound = config.model_copy(update={"credentials": None})
 
     @property
     def secrets(self) -> Secrets | None:

@@ -62,7 +62,7 @@ async def running(settings: Settings, slow_seconds: float = SLOW_SECONDS) -> Asy
         await _listen(provider.endpoint, 0, 0, None)
         stack.push_async_callback(_end_calls, agent, carrier, provider)
         runner = web.AppRunner(
-            app.build(carrier, provider, agent, store, agents, openai, slow_seconds),
+            app.build(carrier, provider, agent, store, agents, openai, slow_seconds, settings.edge_names),
             access_log=None,
             handler_cancellation=True,
             shutdown_timeout=_HTTP_SECONDS,

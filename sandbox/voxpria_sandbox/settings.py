@@ -19,6 +19,7 @@ class Settings(BaseSettings):
     http_address: str = Field("127.0.0.1", description="Address of the API, to say where a call's record is.")
     public_url: str | None = Field(None, description="The API's URL. Default: its address and port.")
     sip_address: str = Field("127.0.0.1", description="Address of the edge, which the carrier calls.")
+    sip_name: str | None = Field(None, description="Name of the edge, as it stands in outbound trunks.")
     sip_port: int = Field(5060, ge=1, le=65535, description="SIP port (udp, tcp) of the edge, and of our SIP agent.")
     sip_tls_port: int = Field(5061, ge=1, le=65535, description="SIP port over TLS of our SIP agent.")
     sandbox_address: str = Field("127.0.0.2", description="Address of the SIP agent and of the HTTP.")
@@ -28,6 +29,11 @@ class Settings(BaseSettings):
     def folder(self) -> Path:
         """Where the sandbox keeps its things."""
         return self.data_dir.absolute() / "sandbox"
+
+    @property
+    def edge_names(self) -> frozenset[str]:
+        """What means the edge of this machine in an outbound trunk."""
+        return frozenset(filter(None, (self.sip_address, self.sip_name)))
 
     @property
     def url(self) -> str:

@@ -38,9 +38,16 @@ class FakeSandbox:
         self.requests: list[tuple[str, str, str | None, dict]] = []
         self.patience = asyncio.Event()
         self.failures_left = 0
+        self.shown: dict[str, object] = {}
 
     async def elevenlabs(self, request: web.Request) -> web.Response:
         return await self._take(request, lambda: web.json_response({"phone_number_id": "phnum_1"}))
+
+    async def listed(self, _request: web.Request) -> web.Response:
+        return web.json_response([])
+
+    async def show(self, request: web.Request) -> web.Response:
+        return web.json_response({"phone_number_id": request.match_info["id"], **self.shown})
 
     async def generic(self, request: web.Request) -> web.Response:
         return await self._take(request, lambda: web.json_response({}))
@@ -67,6 +74,8 @@ async def sandbox(settings):
     app = web.Application()
     app.router.add_post("/elevenlabs/v1/convai/phone-numbers", fake.elevenlabs)
     app.router.add_patch("/elevenlabs/v1/convai/phone-numbers/{id}", fake.elevenlabs)
+    app.router.add_get("/elevenlabs/v1/convai/phone-numbers", fake.listed)
+    app.router.add_get("/elevenlabs/v1/convai/phone-numbers/{id}", fake.show)
     app.router.add_post("/sip/numbers", fake.generic)
     app.router.add_get("/healthz", fake.health)
     runner = web.AppRunner(app, shutdown_timeout=1)
@@ -269,6 +278,25 @@ async def test_new_credentials_want_new_provisioning(client, sandbox, edge):
     assert (method, path) == ("PATCH", "/elevenlabs/v1/convai/phone-numbers/phnum_1")
     assert body["inbound_trunk_config"]["credentials"]["password"] == "new"
     assert (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["needs_reprovision"] is False
+
+
+async def test_an_active_number_tells_that_its_agent_calls_elsewhere(client, sandbox, edge):
+    carrier = await make_trunk(client, GENERIC)
+    agents = await make_trunk(client, ELEVENLABS)
+    phone_id = (await import_number(client, carrier, engine="elevenlabs")).json()["id"]
+    provision = f"/v1/phone-numbers/{phone_id}/provision"
+    assert (await client.post(provision)).json()["status"] == "active"
+    assert sandbox.requests[-1][3]["outbound_trunk_config"]["credentials"] == {"username": "u", "password": "p"}
+    sandbox.shown = {"outbound_trunk": {"address": "acme.pstn.example.com", "username": "acme"}}
+    await client.patch(f"/v1/sip/trunks/{agents}", json={"config": {"media_encryption": "disabled"}})
+    assert (await client.post(provision)).json()["status"] == "active"
+    number = (await client.get(f"/v1/phone-numbers/{phone_id}")).json()
+    assert (number["status"], "acme.pstn.example.com" in number["status_reason"]) == ("active", True)
+    assert "outbound_trunk_config" not in sandbox.requests[-1][3]
+    sandbox.shown = {}
+    assert (await client.post(provision)).json()["status"] == "active"
+    assert (await client.get(f"/v1/phone-numbers/{phone_id}")).json()["status_reason"] is None
+    assert sandbox.requests[-1][3]["outbound_trunk_config"]["media_encryption"] == "disabled"
 
 
 @pytest.mark.parametrize(

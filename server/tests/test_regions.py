@@ -51,8 +51,8 @@ async def test_each_request_goes_to_the_accounts_own_region():
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
         elevenlabs = ElevenLabs(http, SETTINGS)
         credentials = {"api_key": "k", "username": "u", "password": "p"}
-        order = NumberOrder("+15555551234", "live", EU, None, None, credentials)
-        assert await elevenlabs.provision(order) == "phnum_1"
+        order = NumberOrder("+15555551234", "live", EU, "tls", "allowed", (), None, None, credentials)
+        assert (await elevenlabs.provision(order)).provider_number_id == "phnum_1"
         assert await elevenlabs.agent_name("live", EU, credentials, "agent_1") == "Reception"
         call = AnsweredCall("call_1", "sip-call-id", datetime.now(UTC), "live", EU)
         assert await Conversations(http, SETTINGS).find("k", call) is None

@@ -4,7 +4,7 @@
 """
 
 from functools import cached_property
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     sip_tls_port: int = Field(
         default=5061, ge=1, le=65535, description="SIP port over TLS; also that of the sandbox's agent."
     )
+    sip_address: str = Field(
+        default="127.0.0.1",
+        description="Address of the edge. If it is a public one, or VOXPRIA_SIP_NAME is set, ElevenLabs is told to send"
+        " the calls there that its agents place.",
+    )
+    sip_name: str | None = Field(default=None, description="Name in DNS of the edges' addresses.")
     sandbox: bool = Field(
         default=False, description="Take the documented test key, and stand-ins for every provider in test mode."
     )
@@ -115,6 +121,12 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is logged."
     )
+
+    @field_validator("sip_address")
+    @classmethod
+    def _check_address(cls, text: str) -> str:
+        ip_address(text)
+        return text
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -6,7 +6,7 @@ from voxpria_sandbox.agent import SipAgent
 from voxpria_sandbox.carrier import Carrier
 from voxpria_sandbox.elevenlabs import NumberStore
 from voxpria_sandbox.elevenlabs_agents import AgentStore
-from voxpria_sandbox.http import calls, conversations, elevenlabs, elevenlabs_agents, numbers
+from voxpria_sandbox.http import calls, conversations, elevenlabs, elevenlabs_agents, elevenlabs_calls, numbers
 from voxpria_sandbox.http import openai as openai_http
 from voxpria_sandbox.http.hooks import Receiver
 from voxpria_sandbox.openai import OpenAI
@@ -20,7 +20,8 @@ This is the sandbox of VoxPria: a simulation for first steps and tests. No carri
   GET  /agent/calls            what the simulated SIP agent heard and said
   POST /agent/calls            place a call as a provider's agent does: out through the edge, from a number of yours
   POST /sip/numbers            the simulated SIP server takes a number on
-  /elevenlabs/v1/convai        a fake of ElevenLabs' API: phone-numbers, agents, and conversations of its SIP agent
+  /elevenlabs/v1/convai        a fake of ElevenLabs' API: phone-numbers, agents, conversations of its SIP agent,
+                               calls out through a number's outbound trunk
   /openai/v1                   a fake of OpenAI's API: models, webhook endpoints, calls; GET /openai/calls shows them
   POST, GET /hooks/{name}      a receiver of webhooks; PUT /hooks/{name}/failures makes the next ones fail
   GET  /healthz
@@ -35,6 +36,7 @@ def build(
     agents: AgentStore,
     openai: OpenAI,
     slow_seconds: float,
+    edge_names: frozenset[str],
 ) -> web.Application:
     """Return the application."""
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
@@ -47,6 +49,7 @@ def build(
             *elevenlabs.routes(store, slow_seconds),
             *conversations.routes(agent),
             *elevenlabs_agents.routes(agents),
+            *elevenlabs_calls.routes(provider, store, agents, edge_names),
             *openai_http.routes(openai),
             *Receiver().routes(),
         ]

@@ -18,8 +18,8 @@ from voxpria_server.kit.jobs import Blueprint, JobContext, Retry
 from voxpria_server.kit.logs import get_logger
 from voxpria_server.kit.sealing import SealBrokenError, Sealer
 from voxpria_server.numbers import bulk, queries, service
-from voxpria_server.providers.base import NumberOrder, Provider, RefusedError, UnreachableError
-from voxpria_server.providers.hosts import way_to
+from voxpria_server.providers.base import NumberOrder, Provider, RefusedError, Taken, UnreachableError
+from voxpria_server.providers.hosts import edge_address, way_to
 from voxpria_server.settings import Settings
 from voxpria_server.trunks.service import open_credentials
 from voxpria_server.webhooks import outbox
@@ -53,11 +53,11 @@ async def provision(context: JobContext, number_id: str) -> None:
     database: Database = parts["database"]
     try:
         async with database.transaction() as conn:
-            work = await _load(conn, parts["settings"], parts["sealer"], number_id)
+            work = await _load(conn, parts["settings"], parts["sealer"], number_id, is_first=not context.job.attempts)
         if work is None:
             _log.info("number needs no provisioning", number_id=number_id)
             return
-        provider_number_id = await _ask(parts["providers"], work)
+        taken = await _ask(parts["providers"], work)
     except RefusedError as refusal:
         await _fail(database, number_id, str(refusal))
         return
@@ -70,10 +70,10 @@ async def provision(context: JobContext, number_id: str) -> None:
         if not _RETRY.is_left(context.job):
             await _fail(database, number_id, "an error on our side")
         raise
-    await _change(database, number_id, {"is_routed": True, "provider_number_id": provider_number_id})
+    await _change(database, number_id, {"is_routed": True, "provider_number_id": taken.provider_number_id})
     _log.info("number routed, asking the edges", number_id=number_id)
     if await parts["has_edge"]() and await parts["wait_until_live"](_EDGE_WAIT_SECONDS):
-        await _activate(database, number_id, work)
+        await _activate(database, number_id, work, taken.remark)
     else:
         await _await_edges(database, number_id)
 
@@ -165,7 +165,9 @@ async def purge_imports(context: JobContext, timestamp: int) -> None:
     _log.info("bulk imports purged", at=timestamp, count=count)
 
 
-async def _load(conn: AsyncConnection, settings: Settings, sealer: Sealer, number_id: str) -> _Work | None:
+async def _load(
+    conn: AsyncConnection, settings: Settings, sealer: Sealer, number_id: str, *, is_first: bool
+) -> _Work | None:
     """Return the work, None if there is none; raise RefusedError if it can't be done."""
     number = await queries.find_of_job(conn, number_id)
     if number is None:
@@ -181,14 +183,20 @@ async def _load(conn: AsyncConnection, settings: Settings, sealer: Sealer, numbe
     way = way_to(settings, number.mode, target.config["server"], target.config["transport"])
     if way.barred is not None:
         raise RefusedError(way.barred)
+    config = target.config
     order = NumberOrder(
         e164=number.e164,
         mode=number.mode,
-        server=target.config["server"],
+        server=config["server"],
+        transport=config["transport"],
+        media_encryption=config["media_encryption"],
+        codecs=config["codecs"],
         agent_id=await _agent_at_provider(conn, number),
         provider_number_id=number.provider_number_id,
         credentials=_credentials(sealer, target),
         is_trunk_provisioned=target.provisioned_at is not None,
+        may_be_there=not is_first,
+        edge=edge_address(settings, number.mode, config["transport"]) if target.id != carrier.id else None,
     )
     return _Work(provider=target.provider, order=order, trunk_updated_at=carrier.updated_at)
 
@@ -210,11 +218,11 @@ async def _agent_at_provider(conn: AsyncConnection, number: Row) -> str | None:
     return str(number.agent_id)
 
 
-async def _ask(providers: Mapping[str, Provider], work: _Work) -> str | None:
+async def _ask(providers: Mapping[str, Provider], work: _Work) -> Taken:
     return await providers[work.provider].provision(work.order)
 
 
-async def _activate(database: Database, number_id: str, work: _Work) -> None:
+async def _activate(database: Database, number_id: str, work: _Work, remark: str | None) -> None:
     """Call the number active and tell the customer, in one transaction."""
     async with database.transaction() as conn:
         number = await queries.find_of_job(conn, number_id)
@@ -224,7 +232,7 @@ async def _activate(database: Database, number_id: str, work: _Work) -> None:
         is_outdated = trunk is None or trunk.updated_at != work.trunk_updated_at
         values = {
             "status": "active",
-            "status_reason": None,
+            "status_reason": remark,
             "needs_reprovision": is_outdated,
             "edge_awaited_since": None,
             "provisioned_at": utc_now(),

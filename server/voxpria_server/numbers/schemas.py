@@ -206,7 +206,9 @@ class NumberHead(BaseModel):
     trunk_id: str
     engine: Engine | None
     status: Status
-    status_reason: str | None
+    status_reason: str | None = Field(
+        description="Why the number is not active; of an active one, what its owner should know all the same."
+    )
     agent_id: str | None
     created_at: str
 

@@ -249,7 +249,11 @@ async def request_provisioning(conn: AsyncConnection, caller: Caller, number_id:
             provided=number_id,
         )
     if row.status == "active" and not row.needs_reprovision:
-        return row
+        if row.status_reason is None:
+            return row
+        row = await queries.update(
+            conn, row.id, {"needs_reprovision": True}
+        )  # to see whether what it tells still holds
     return await _provision(conn, row)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, UnreachableError, is_there
+from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, Taken, UnreachableError, is_there
 from voxpria_server.providers.hosts import api_url, region_of
 from voxpria_server.settings import Settings
 
@@ -20,6 +20,10 @@ _PATH = "/v1/convai/phone-numbers"
 _AGENTS = "/v1/convai/agents"
 _NAME_LENGTH = 200
 _BUSY = frozenset({408, 425, 429})
+_OWNERS = {
+    "inbound_trunk": ("allowed_addresses", "allowed_numbers", "remote_domains", "attributes_to_headers"),
+    "outbound_trunk": ("headers", "attributes_to_headers"),
+}
 _REASON_LENGTH = 300
 
 
@@ -34,14 +38,22 @@ class ElevenLabs:
     def __init__(self, http: httpx2.AsyncClient, settings: Settings) -> None:
         self._http, self._settings = http, settings
 
-    async def provision(self, order: NumberOrder) -> str | None:
-        """Import the number, or update it. A live trunk without API key was set up there by hand: None."""
+    async def provision(self, order: NumberOrder) -> Taken:
+        """Import the number, or update it. A live trunk without API key was set up there by hand: nothing to do."""
         session = self._session(order.mode, order.server, order.credentials)
         if session is None:
-            return None
-        if order.provider_number_id and await session.update(order.provider_number_id, order):
-            return order.provider_number_id
-        return await session.import_or_adopt(order)
+            return Taken()
+        there = await session.get(order.provider_number_id) if order.provider_number_id else None
+        if there is None and order.may_be_there:  # an import is not safe to send twice: nothing there makes it one
+            there = await session.find(order.e164)
+        if there is not None:
+            return await session.update(there, order)
+        if (number_id := await session.add(order)) is not None:
+            return Taken(number_id)
+        there = await session.find(order.e164)
+        if there is None:
+            raise RefusedError("ElevenLabs has this number already, but not where this API key sees it")
+        return await session.update(there, order)
 
     async def agent_name(self, mode: Mode, server: str, credentials: Mapping[str, str], agent_id: str) -> str | None:
         """Return an agent's name; None if there is no such agent. Raises RefusedError or UnreachableError."""
@@ -69,20 +81,31 @@ class _Session:
     def __init__(self, http: httpx2.AsyncClient, base_url: str, key: str) -> None:
         self._http, self._base_url, self._headers = http, base_url, {"xi-api-key": key}
 
-    async def import_or_adopt(self, order: NumberOrder) -> str:
-        body = {"phone_number": order.e164, "label": order.e164, "provider": "sip_trunk", **_settings_of(order)}
-        answer = await self._send("POST", _PATH, body)
-        if answer.status_code == httpx2.codes.CONFLICT:
-            return await self._adopt(order)
-        return _string(_content(answer), "phone_number_id")
-
-    async def update(self, number_id: str, order: NumberOrder) -> bool:
-        """Return False if the number is no longer there."""
-        answer = await self._send("PATCH", f"{_PATH}/{number_id}", _settings_of(order))
+    async def get(self, number_id: str) -> dict[str, Any] | None:
+        """Return a number as it is there; None if it is gone."""
+        answer = await self._send("GET", _path_of(number_id), None)
         if answer.status_code == httpx2.codes.NOT_FOUND:
-            return False
-        _content(answer)
-        return True
+            return None
+        content = _content(answer)
+        return content if isinstance(content, dict) else {}
+
+    async def find(self, e164: str) -> dict[str, Any] | None:
+        """Return the number as it is there, looked for in the list."""
+        numbers = _content(await self._send("GET", _PATH, None))
+        of_ours = (one for one in numbers if isinstance(one, dict) and one.get("phone_number") == e164)
+        return next(of_ours, None) if isinstance(numbers, list) else None
+
+    async def add(self, order: NumberOrder) -> str | None:
+        """Import the number and return its id; None if it is there already."""
+        body = {"phone_number": order.e164, "label": order.e164, "provider": "sip_trunk", **_wanted(order, {})}
+        answer = await self._send("POST", _PATH, body)
+        return None if answer.status_code == httpx2.codes.CONFLICT else _id_in(_content(answer))
+
+    async def update(self, there: Mapping[str, Any], order: NumberOrder) -> Taken:
+        """Bring a number up to date, and say what is left as somebody else set it."""
+        number_id = _id_in(there)
+        _content(await self._send("PATCH", _path_of(number_id), _wanted(order, there)))
+        return Taken(number_id, _remark(order, there))
 
     async def agent_name(self, agent_id: str) -> str | None:
         answer = await self._send("GET", f"{_AGENTS}/{quote(agent_id, safe='')}", None)
@@ -91,15 +114,6 @@ class _Session:
         content = _content(answer)
         name = content.get("name") if isinstance(content, dict) else None
         return name[:_NAME_LENGTH].replace("\x00", "") if isinstance(name, str) and name else None
-
-    async def _adopt(self, order: NumberOrder) -> str:
-        numbers = _content(await self._send("GET", _PATH, None))
-        for number in numbers if isinstance(numbers, list) else []:
-            if isinstance(number, dict) and number.get("phone_number") == order.e164:
-                number_id = _string(number, "phone_number_id")
-                await self.update(number_id, order)
-                return number_id
-        raise RefusedError("ElevenLabs has this number already, but not where this API key sees it")
 
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
         try:
@@ -112,12 +126,55 @@ class _Session:
         return answer
 
 
-def _settings_of(order: NumberOrder) -> dict[str, Any]:
+def _wanted(order: NumberOrder, there: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request is to set. A configuration is replaced as a whole, so what its owner set is repeated.
+
+    The trunk's username and password go both ways: the edge answers their challenge, and they answer the edge's.
+    """
     credentials = {name: order.credentials[name] for name in ("username", "password")}
-    settings: dict[str, Any] = {"inbound_trunk_config": {"media_encryption": "allowed", "credentials": credentials}}
+    ours = {"media_encryption": order.media_encryption, "credentials": credentials}
+    wanted: dict[str, Any] = {"inbound_trunk_config": {**_owners(there, "inbound_trunk"), **ours}}
+    if order.edge is not None and _elsewhere(order, there) is None:
+        codecs = [f"{name}/8000" for name in order.codecs]
+        way = {"address": order.edge, "transport": order.transport, "enabled_codecs": codecs}
+        wanted["outbound_trunk_config"] = {**_owners(there, "outbound_trunk"), **way, **ours}
     if order.agent_id is not None:
-        settings["agent_id"] = order.agent_id
-    return settings
+        wanted["agent_id"] = order.agent_id
+    return wanted
+
+
+def _owners(there: Mapping[str, Any], trunk: str) -> dict[str, Any]:
+    """Return what a number's owner may have set on one of its trunks there, and we never do."""
+    known = there.get(trunk)
+    names = _OWNERS[trunk]
+    return {name: known[name] for name in names if known.get(name) is not None} if isinstance(known, dict) else {}
+
+
+def _elsewhere(order: NumberOrder, there: Mapping[str, Any]) -> str | None:
+    """Return where the calls of the number's agent go by somebody else's doing; None if we may say where.
+
+    An outbound trunk with this trunk's username leads to our edge, under whatever name it had then.
+    """
+    trunk = there.get("outbound_trunk")
+    address = trunk.get("address") if isinstance(trunk, dict) else None
+    if not isinstance(trunk, dict) or not isinstance(address, str) or not address:
+        return None
+    is_ours = address == order.edge or trunk.get("username") == order.credentials["username"]
+    return None if is_ours else address[:_REASON_LENGTH]
+
+
+def _remark(order: NumberOrder, there: Mapping[str, Any]) -> str | None:
+    elsewhere = _elsewhere(order, there)
+    if order.edge is None or elsewhere is None:
+        return None
+    return (
+        f"calls that its agent places at ElevenLabs go to {elsewhere}, not to its carrier here: remove the number's"
+        f" outbound trunk there, or set it to {order.edge}, and provision again"
+    )
+
+
+def _path_of(number_id: str) -> str:
+    return f"{_PATH}/{quote(number_id, safe='')}"
 
 
 def _content(answer: httpx2.Response) -> Any:  # noqa: ANN401  (what JSON holds)
@@ -130,8 +187,8 @@ def _content(answer: httpx2.Response) -> Any:  # noqa: ANN401  (what JSON holds)
     return content
 
 
-def _string(content: object, name: str) -> str:
-    value = content.get(name) if isinstance(content, dict) else None
+def _id_in(content: object) -> str:
+    value = content.get("phone_number_id") if isinstance(content, dict) else None
     if not isinstance(value, str) or not value:
         raise UnreachableError("ElevenLabs gave an answer without the number's id")
     return value

@@ -2,7 +2,7 @@
 
 import httpx2
 
-from voxpria_server.providers.base import NumberOrder, RefusedError, UnreachableError
+from voxpria_server.providers.base import NumberOrder, RefusedError, Taken, UnreachableError
 from voxpria_server.providers.hosts import SANDBOX_SIP
 from voxpria_server.settings import Settings
 
@@ -13,10 +13,10 @@ class Generic:
     def __init__(self, http: httpx2.AsyncClient, settings: Settings) -> None:
         self._http, self._settings = http, settings
 
-    async def provision(self, order: NumberOrder) -> str | None:
+    async def provision(self, order: NumberOrder) -> Taken:
         """Ask the sandbox's SIP agent (its documented numbers fail or take their time); others need no asking."""
         if order.mode == "live" or order.server != SANDBOX_SIP:
-            return None
+            return Taken()
         if not self._settings.sandbox:
             raise RefusedError("sip.test.voxpria.com is the sandbox's, and the sandbox is off")
         try:
@@ -30,4 +30,4 @@ class Generic:
             raise UnreachableError("the sandbox failed")
         if answer.is_error:
             raise RefusedError(str(body.get("detail", "the sandbox refused"))[:300])
-        return None
+        return Taken()

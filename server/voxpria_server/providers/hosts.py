@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from voxpria_routing.hosts import bracketed, host_port
+
 from voxpria_server.providers.base import Mode, RefusedError
 from voxpria_server.settings import Settings
 
@@ -70,6 +72,18 @@ def api_url(settings: Settings, provider: Api, mode: Mode, region: str | None = 
             raise RefusedError(f"in test mode {_NAMES[provider]} means the sandbox, and the sandbox is off")
         return f"{settings.sandbox_url}/{provider}"
     return _APIS[provider] if region is None else _REGIONAL_APIS[provider].format(region)
+
+
+def edge_address(settings: Settings, mode: Mode, transport: str) -> str | None:
+    """Return the host that a provider sends calls to us to, with its port if that is not the transport's own.
+
+    None if the outside knows none: no name is set, and the address is none of the public ones.
+    """
+    host = settings.sip_name or settings.sip_address
+    if mode == "live" and not settings.sip_name and not ipaddress.ip_address(settings.sip_address).is_global:
+        return None
+    port, its_own = (settings.sip_tls_port, 5061) if transport == "tls" else (settings.sip_port, 5060)
+    return bracketed(host) if port == its_own else host_port(host, port)
 
 
 def _is_this_machine(server: str) -> bool:

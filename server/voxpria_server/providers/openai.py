@@ -13,7 +13,7 @@ from urllib.parse import quote
 import aiohttp
 import httpx2
 
-from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, UnreachableError, is_there
+from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, Taken, UnreachableError, is_there
 from voxpria_server.providers.hosts import api_url, region_of
 from voxpria_server.settings import Settings
 
@@ -61,11 +61,11 @@ class OpenAI:
     def __init__(self, http: httpx2.AsyncClient, settings: Settings) -> None:
         self._http, self._settings = http, settings
 
-    async def provision(self, order: NumberOrder) -> str | None:
+    async def provision(self, order: NumberOrder) -> Taken:
         """Take a number on: nothing to be done there, if its trunk is provisioned."""
         if not order.is_trunk_provisioned:
             raise RefusedError("its OpenAI trunk is not provisioned: POST /v1/sip/trunks/{trunk_id}/provision")
-        return None
+        return Taken()
 
     async def arm(self, project: Project, webhook_url: str, *, is_secret_known: bool) -> Armed:
         """Check key and project, and have the project's incoming calls told to `webhook_url`. Safe to do again.
