@@ -13,6 +13,8 @@ from voxpria_server.calls.endpoints import router as calls
 from voxpria_server.kit.pagination import Page
 from voxpria_server.kit.reads import Reads, plan_of
 from voxpria_server.kit.routes import Route
+from voxpria_server.main import create_app
+from voxpria_server.settings import Settings
 
 pytestmark = pytest.mark.unit
 
@@ -97,3 +99,22 @@ def test_what_takes_more_goes_the_usual_way():
 def test_the_lists_of_calls_go_the_quick_way():
     quick = {route.path for route in calls.routes if getattr(route, "read", None)}
     assert {"/calls", "/calls/{call_id}"} <= quick
+
+
+@pytest.mark.parametrize("path", ["/things/gone", "/broken"])
+async def test_what_nobody_foresaw_is_answered_as_any_error(tmp_path, path):
+    settings = Settings(data_dir=tmp_path)
+    app = create_app(settings)
+    app.state.settings = settings
+    app.include_router(router)
+    app.add_api_route("/broken", _raise)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+        answer = await client.get(path)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "server_error"
+    assert answer.json()["error"]["request_id"] == answer.headers["X-Request-Id"]
+
+
+async def _raise() -> None:
+    raise LookupError

@@ -332,6 +332,7 @@ def install(app: FastAPI) -> None:
     """Have every error of `app` rendered here."""
     for kind in RENDERED:
         app.add_exception_handler(kind, answer)
+    app.add_exception_handler(Exception, _answer_any)
 
 
 def render(error: ApiError, request_id: str, docs_url: str) -> JSONResponse:
@@ -359,6 +360,11 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     if api_error.status == HTTPStatus.METHOD_NOT_ALLOWED:
         api_error.headers["Allow"] = methods_at(request.app, request.scope["path"])
     return render(api_error, request.state.request_id, request.app.state.settings.docs_url)
+
+
+async def _answer_any(request: Request, error: Exception) -> JSONResponse:
+    """Return the answer for an error that nobody foresaw; who passes it on logs it."""
+    return render_any(error, request.state.request_id, request.app.state.settings.docs_url)
 
 
 def as_api_error(error: Exception) -> ApiError:

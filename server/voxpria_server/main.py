@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from voxpria_server import api, errors
 from voxpria_server.auth.service import seed_sandbox
@@ -55,7 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await close_parts(parts)
 
-    app = FastAPI(
+    app = _App(
+        settings,
         title="VoxPria",
         version="1",
         openapi_url=None,
@@ -65,13 +68,6 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # `kit.tracing` and `kit.metrics` do
         lifespan=lifespan,
     )
-    app.add_middleware(Reads, render=errors.answer, rendered=errors.RENDERED)
-    app.add_middleware(
-        RequestMiddleware,
-        render_failure=partial(errors.render_any, docs_url=settings.docs_url),
-        unbounded_prefix=api.edge.prefix,
-        body_limits=api.BODY_LIMITS,
-    )
     errors.install(app)
     app.include_router(api.edge)  # first: paths are matched in this order, and edges' events are what comes most
     app.include_router(api.v1)
@@ -79,6 +75,27 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(api.probes)
     app.include_router(reference.router)
     return app
+
+
+class _App(FastAPI):
+    """FastAPI, behind what goes round every request; for most reads its own layers are not needed at all."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:  # noqa: ANN401  (FastAPI's)
+        super().__init__(**options)
+        self._requests = RequestMiddleware(
+            Reads(super().__call__, render=errors.answer, rendered=errors.RENDERED),
+            render_failure=partial(errors.render_any, docs_url=settings.docs_url),
+            unbounded_prefix=api.edge.prefix,
+            body_limits=api.BODY_LIMITS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or open and close the app."""
+        if scope["type"] == "http":
+            scope["app"] = self
+            await self._requests(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 async def _seed(settings: Settings, parts: Parts) -> None:

@@ -8,8 +8,7 @@ import logging
 import logging.config
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -68,15 +67,23 @@ def get_logger(name: str) -> Log:
     return Log(name)
 
 
-@contextmanager
-def fields(**named: str | int) -> Iterator[None]:
-    """Have every line that is logged within the block carry these fields; and those added within, until its end."""
-    before = _fields.get()
-    _fields.set({**before, **named})
-    try:
-        yield
-    finally:
-        _fields.set(before)
+class fields:  # noqa: N801  (reads as what it does)
+    """Have every line that is logged within the block carry these fields; and those added within, until its end.
+
+    with fields(request_id=request_id):
+    """
+
+    __slots__ = ("_before", "_named")
+
+    def __init__(self, **named: str | int) -> None:
+        self._named = named
+
+    def __enter__(self) -> None:
+        self._before = _fields.get()
+        _fields.set({**self._before, **self._named})
+
+    def __exit__(self, *_: object) -> None:
+        _fields.set(self._before)
 
 
 def name_in_log(**named: str) -> None:

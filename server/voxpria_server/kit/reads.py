@@ -86,24 +86,21 @@ class Plan:
 
     async def _values(self, request: Request, errors: list[Any]) -> dict[str, Any]:
         """Return what the call is given; add to `errors` what was sent wrong, after which nothing is called."""
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {} if self.request_name is None else {self.request_name: request}
         for name, need in self.needs:
-            needed = await need._values(request, errors) if need.takes_more else need._request(request)
+            needed = {need.only_request: request} if need.only_request else await need._values(request, errors)
             if not errors:
                 result = await need.call(**needed)
                 if name is not None:
                     values[name] = result
         if self.parameters:
             self._add_sent(values, request, errors)
-        return values | self._request(request)
+        return values
 
     @cached_property
-    def takes_more(self) -> bool:
-        """True if the call takes anything but the request."""
-        return bool(self.needs or self.parameters)
-
-    def _request(self, request: Request) -> dict[str, Any]:
-        return {} if self.request_name is None else {self.request_name: request}
+    def only_request(self) -> str | None:
+        """By which name the call takes the request, if it takes nothing else."""
+        return None if self.needs or self.parameters else self.request_name
 
     def _add_sent(self, values: dict[str, Any], request: Request, errors: list[Any]) -> None:
         """Add what was sent in path and query, or its default."""

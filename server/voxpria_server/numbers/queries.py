@@ -25,16 +25,22 @@ CHANNEL = "voxpria_numbers"
 _number = phone_numbers.c
 _TEXTS = sa.ARRAY(sa.Text)
 
-_MEANS = """
-    (SELECT t.provider FROM trunks t WHERE t.id = {n}.trunk_id) AS carrier_provider,
-    (SELECT count(*) FROM trunks t WHERE (t.account_id, t.mode, t.provider) = ({n}.account_id, {n}.mode, {n}.engine)
-        AND t.id = coalesce({n}.config ->> 'engine_trunk_id', t.id)) AS engine_trunks
+_WAY = """
+    (SELECT CASE
+        WHEN {n}.engine IS NULL OR {n}.engine = carrier.provider THEN 'own'
+        WHEN 1 = (
+            SELECT count(*) FROM trunks t
+            WHERE (t.account_id, t.mode, t.provider) = ({n}.account_id, {n}.mode, {n}.engine)
+                AND t.id = coalesce({n}.config ->> 'engine_trunk_id', t.id)
+        ) THEN 'other'
+    END FROM trunks carrier WHERE carrier.id = {n}.trunk_id) AS way
 """
-"""What a number's capabilities depend on: its carrier's provider, and how many trunks there are for its engine."""
+"""Where a number's calls are led, which is what its capabilities depend on: to its `own` trunk's server, to that of the
+one `other` trunk of its engine, or nowhere (null). Other trunks are looked for only if its own is not it."""
 
 _LISTED = (
     "id, trunk_id, engine, status, status_reason, agent_id, e164 AS number, needs_reprovision,"
-    f" {to_second('created_at')}, {_MEANS.format(n='phone_numbers')}"
+    f" {to_second('created_at')}, {_WAY.format(n='phone_numbers')}"
 )
 
 _COUNT = "SELECT voxpria_count_numbers(concat_ws(' ', {on}, $1::text, $2::text), ARRAY[{statuses}], ARRAY[{engines}])"
@@ -44,7 +50,7 @@ SELECT n.id, n.trunk_id, n.engine, n.status, n.status_reason, n.agent_id, n.e164
     n.config::text, n.provisioned_at, n.updated_at, t.name AS trunk_name,
     (t.config ->> 'record')::boolean AS is_recorded, a.name AS agent_name, p.name AS known_name,
     p.looked_up_at AS known_at, s.total_calls, s.talk_seconds, s.last_call_at,
-    {_MEANS.format(n="n")}
+    {_WAY.format(n="n")}
 FROM phone_numbers n JOIN trunks t ON t.id = n.trunk_id
 LEFT JOIN agents a ON (a.id, a.account_id, a.mode) = (n.agent_id, n.account_id, n.mode)
 LEFT JOIN provider_agents p ON (p.agent_id, p.account_id, p.mode) = (n.agent_id, n.account_id, n.mode)

@@ -304,8 +304,7 @@ def head(number: Mapping[str, Any]) -> NumberHead:
 
 def listed(row: dict[str, Any]) -> dict[str, Any]:
     """Make of a row of `queries.list_page` a line of the list as `NumberListed` has it, for msgspec to encode."""
-    row["capabilities"] = _capabilities(row)
-    del row["carrier_provider"], row["engine_trunks"]
+    row["capabilities"] = _capabilities(row.pop("way"))
     return row
 
 
@@ -328,7 +327,7 @@ def full(row: Mapping[str, Any], agent_name: str | None) -> dict[str, Any]:
         "agent_name": agent_name,
         "needs_reprovision": row["needs_reprovision"],
         "config": _shown(msgspec.json.decode(row["config"])),
-        "capabilities": {**_capabilities(row), "recordings": bool(row["is_recorded"])},
+        "capabilities": {**_capabilities(row["way"]), "recordings": bool(row["is_recorded"])},
         "stats": {
             "total_calls": row["total_calls"] or 0,
             "total_minutes": round((row["talk_seconds"] or 0) / 60, 1),
@@ -349,14 +348,13 @@ def _head(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: row[name] for name in names}, "number": row["e164"], "created_at": iso(row["created_at"])}
 
 
-def _capabilities(row: Mapping[str, Any]) -> dict[str, bool]:
-    """Return what trunk and engine allow; a plan without SIP shows no number at all. Campaigns are not built yet.
+def _capabilities(way: str | None) -> dict[str, bool]:
+    """Return what a number's way allows (as `queries` has it); a plan without SIP shows no number at all.
 
     Inbound takes a trunk of the number's engine to lead to; outbound a carrier's trunk besides, to go out through.
+    Campaigns are not built yet.
     """
-    is_own = row["engine"] is None or row["engine"] == row["carrier_provider"]
-    inbound = is_own or row["engine_trunks"] == 1
-    return {"inbound": inbound, "outbound": inbound and not is_own, "campaigns": False}
+    return {"inbound": way is not None, "outbound": way == "other", "campaigns": False}
 
 
 def _shown(config: dict[str, Any]) -> dict[str, Any]:
