@@ -277,10 +277,15 @@ async def test_a_server_is_sought_by_its_srv_records_as_calls_seek_it(names, tmp
         port = port_of(listener)
         fields["is_tls_verified"] = False
     service = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}[transport]
-    names.records = [(f"{service}.localhost.localdomain.", "SRV", f"10 60 {port} localhost.")]
+    other, its_service = ("tcp", "SIP+D2T") if transport == "tls" else ("tls", "SIPS+D2T")
+    names.records = [
+        (f"{service}.localhost.localdomain.", "SRV", f"10 60 {port} localhost."),
+        ("localhost.localdomain.", "NAPTR", f'10 50 "s" "{its_service}" "" elsewhere.localdomain.'),
+    ]
     steps = await examine(5061 if transport == "tls" else 5060, transport, **fields)
     assert "failed" not in statuses(steps), steps
     assert f"SRV records {service}.localhost.localdomain: localhost:{port}" in steps["dns"].detail
+    assert steps["dns"].detail.endswith(f"offer {other} and not {transport}, which config.transport says")
     assert steps["digest"].status == "ok"
     listener.close()
 

@@ -185,10 +185,12 @@ async def jobs_of(api, task: str) -> list[str]:
         return list((await conn.execute(statement, {"task": task})).scalars())
 
 
-def event(call_id: str, **headers: str) -> bytes:
+def event(call_id: str, *, at: float | None = None, **headers: str) -> bytes:
     sip_headers = [{"name": name.replace("_", "-"), "value": value} for name, value in headers.items()]
     data = {"call_id": call_id, "sip_headers": sip_headers}
-    return json.dumps({"id": "evt_1", "type": "realtime.call.incoming", "created_at": 1, "data": data}).encode()
+    return json.dumps(
+        {"id": "evt_1", "type": "realtime.call.incoming", "created_at": int(at or time.time()), "data": data}
+    ).encode()
 
 
 async def send(client, trunk_id, body, secret, *, message_id="wh_1", at=None):
@@ -289,6 +291,27 @@ async def test_an_event_is_taken_once(client, api, fake):
     assert await decided(ringing) is None
     async with api.database.read() as conn:
         assert (await conn.exec_driver_sql("SELECT count(*) FROM provider_calls")).scalar_one() == 1
+
+
+async def test_an_event_of_a_call_that_rings_no_more_is_let_be(client, api, fake):
+    trunk_id = await provisioned(client)
+    [endpoint] = fake.endpoints("proj_abc123")
+    late = event("rtc_1", at=time.time() - 90)
+    assert (await send(client, trunk_id, late, endpoint.secret)).status_code == 200
+    async with api.database.read() as conn:
+        assert (await conn.exec_driver_sql("SELECT count(*) FROM provider_calls")).scalar_one() == 0
+
+
+async def test_a_call_whose_agent_openai_does_not_take_is_refused_at_once(client, api, fake):
+    trunk_id = await provisioned(client)
+    agent = {"name": "A", "engine": "openai", "model": "gpt-unheard-of"}
+    agent_id = (await client.post("/v1/agents", json=agent)).json()["id"]
+    number = (await import_number(client, trunk_id, NUMBER, agent_id=agent_id)).json()
+    [endpoint] = fake.endpoints("proj_abc123")
+    ringing, call_id = ring(fake, "rtc_1"), await open_call(api, number["id"])
+    await send(client, trunk_id, event("rtc_1", X_VoxPria_Call_Id=call_id), endpoint.secret)
+    assert await decided(ringing) == 480
+    assert "gpt-unheard-of" in (await row_of(api, "rtc_1", "failed")).reason
 
 
 async def test_a_call_that_the_edge_reports_late_is_waited_for(client, api, fake):

@@ -24,6 +24,8 @@ from voxpria_sandbox.openai import (
 _PATH = "/openai/v1"
 _LONGEST_EVENT_BYTES = 64 * 1024
 _MODELS = ("gpt-realtime", "gpt-realtime-mini", "gpt-realtime-2")
+_REALTIME = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
+"""How the names of models begin that a call may have: new ones come faster than this list."""
 Body = TypeVar("Body", bound=BaseModel)
 Handler = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 
@@ -34,7 +36,7 @@ class Accept(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(pattern="^realtime$")
-    model: str | None = None
+    model: str | None = Field(None, max_length=200)
 
 
 class Reject(BaseModel):
@@ -141,6 +143,9 @@ class _Api:
 
     async def accept(self, request: web.Request, project: str) -> web.Response:
         body = await _read(request, Accept)
+        if body.model is not None and not body.model.startswith(_REALTIME):
+            message = f"The model '{body.model}' does not exist or you do not have access to it."
+            raise _error(web.HTTPBadRequest, message, code="model_not_found", param="model")
         return _decided(is_now=decide(self._call(request, project), body.model_dump(exclude_unset=True)))
 
     async def attach(self, request: web.Request, project: str) -> web.StreamResponse:

@@ -1,5 +1,6 @@
 """Durable work of this slice: answering a call that rings at a provider."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -22,9 +23,8 @@ _REPORTED = timedelta(seconds=1)
 """Our edge tells of a call before it relays it, and OpenAI of one that rings: by then both are here, as a rule."""
 _UNSENT = 200
 """So many events that an edge has yet to send are a backlog, in which a call may be."""
-_RINGS_SECONDS = 60
 _KEPT_DAYS = 30
-_FORBIDDEN = 403
+_FORBIDDEN, _UNAVAILABLE = 403, 480
 
 
 class UnknownCallError(Exception):
@@ -41,7 +41,7 @@ async def answer(context: JobContext, trunk_id: str, provider_call_id: str) -> N
     if ringing is None:
         _log.info("call is answered already, or its trunk is gone", provider_call_id=provider_call_id)
         return
-    if utc_now() - ringing.received_at > timedelta(seconds=_RINGS_SECONDS):
+    if utc_now() - ringing.received_at > timedelta(seconds=service.RINGS_SECONDS):
         await _close(database, ringing, "failed", "it was found too late")
         return
     try:
@@ -80,7 +80,12 @@ async def _answer(parts: dict[str, Any], ringing: Row, project: Project, *, may_
         await openai.reject(project, ringing.provider_call_id, _FORBIDDEN)
         await _close(database, ringing, "rejected", "it did not come through our edge")
         return
-    await openai.accept(project, ringing.provider_call_id, service.session_of(call))
+    try:
+        await openai.accept(project, ringing.provider_call_id, service.session_of(call))
+    except RefusedError:
+        with suppress(RefusedError, UnreachableError):  # nobody will answer: its caller, or a stand-in, need not wait
+            await openai.reject(project, ringing.provider_call_id, _UNAVAILABLE)
+        raise
     await _close(database, ringing, "accepted", None, call_id=call.id)
     if call.config.get("first_message") and not await openai.greet(project, ringing.provider_call_id):
         _log.warning("the agent could not be told to speak first")

@@ -30,6 +30,8 @@ DEFAULT_MODEL = "gpt-realtime"
 _CALL_ID = "x-voxpria-call-id"
 _KEPT_HEADERS = frozenset({_CALL_ID, "to", "from", "call-id", "diversion"})
 _MAX_HEADERS = 20
+RINGS_SECONDS = 60
+"""A call that began to ring longer ago is over, or about to be."""
 _log = get_logger(__name__)
 
 
@@ -52,6 +54,8 @@ class Incoming(msgspec.Struct):
     """A `realtime.call.incoming` event."""
 
     id: str
+    created_at: float
+    """Unix seconds, by the provider's clock."""
     data: IncomingData
 
 
@@ -75,6 +79,9 @@ async def take_openai(
         event = msgspec.json.decode(body, type=Incoming)
     except msgspec.MsgspecError:
         raise InvalidParameterError("This is no event.", field="body") from None
+    if float(headers["webhook-timestamp"]) - event.created_at > RINGS_SECONDS:  # sent again and again, for up to 3 days
+        _log.info("event of a call that rings no more", trunk_id=trunk.id, event_id=event.id)
+        return
     kept, now = _kept(event.data.sip_headers), utc_now()
     if call_id := our_call_id(kept):
         name_in_log(call_id=call_id)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import dns.asyncresolver
 import dns.exception
@@ -32,6 +32,7 @@ _OUT_OF_SERVICE = {408, 500, 502, 503, 504}
 """Answers to OPTIONS of a server that takes no calls; what else it answers, it is there."""
 _EXPIRES_SOON_DAYS = 14
 _RTPMAP = re.compile(r"^a=rtpmap:\d{1,3} ([A-Za-z0-9-]{1,32})/", re.M)
+_OFFERS = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
 _STATIC_PAYLOADS = {"0": "PCMU", "8": "PCMA", "9": "G722"}
 
 
@@ -121,11 +122,31 @@ async def _dns(server: sip.Server) -> Step:
     named = ", ".join(address for address, _ in place.addresses)
     if place.service is not None:
         targets = ", ".join(host_port(*target) for target in place.targets[:_MAX_RECORDS])
-        return Step("dns", "ok", f"{server.host} is found by SRV records {place.service}: {targets} ({named})")
+        found = f"{server.host} is found by SRV records {place.service}: {targets} ({named})"
+        return Step("dns", "ok", found + await _not_offered(server))
     services = await _services(server)
     return Step(
-        "dns", "ok", f"{server.host} is {named}" + (f"; it has {services} too, not used here" if services else "")
+        "dns",
+        "ok",
+        f"{server.host} is {named}"
+        + (f"; it has {services} too, not used here" if services else "")
+        + await _not_offered(server),
     )
+
+
+async def _not_offered(server: sip.Server) -> str:
+    """Say that the name's NAPTR records offer other transports than the trunk's (RFC 3263 section 4.1), if so.
+
+    They choose none here, but calls may not be welcome over one that is not among them.
+    """
+    if not has_service(server.host, server.port, server.transport):
+        return ""
+    records = await _answered(server.host, dns.rdatatype.NAPTR)
+    services = [record.service.decode("ascii", "replace").upper() for record in records]
+    offered = dict.fromkeys(_OFFERS[service] for service in services if service in _OFFERS)
+    if not offered or server.transport in offered:
+        return ""
+    return f"; its NAPTR records offer {', '.join(offered)} and not {server.transport}, which config.transport says"
 
 
 def _lost(server: sip.Server, services: str) -> str:
@@ -151,9 +172,13 @@ async def _services(server: sip.Server) -> str:
 
 
 async def _records(name: str, kind: dns.rdatatype.RdataType) -> list[str]:
+    return [f"{kind.name} {name} {record.to_text()}"[:200] for record in await _answered(name, kind)]
+
+
+async def _answered(name: str, kind: dns.rdatatype.RdataType) -> list[Any]:
+    """Return the records of one kind that a name has, at most 8; none if that can't be found out."""
     with suppress(dns.exception.DNSException, OSError, UnicodeError):
-        answer = await dns.asyncresolver.resolve(name, kind, lifetime=_STEP_SECONDS, search=False)
-        return [f"{kind.name} {name} {record.to_text()}"[:200] for record in list(answer)[:_MAX_RECORDS]]
+        return list(await dns.asyncresolver.resolve(name, kind, lifetime=_STEP_SECONDS, search=False))[:_MAX_RECORDS]
     return []
 
 

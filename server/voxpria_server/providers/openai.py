@@ -77,14 +77,14 @@ class OpenAI:
         found = await self._endpoints(project)
         if found is None:
             return Armed(is_registered=False)
-        mine = [endpoint for endpoint in found if endpoint.get("url") == webhook_url]
+        mine = [endpoint for endpoint in found if endpoint.get("url") == webhook_url and "id" in endpoint]
         ready = next((endpoint for endpoint in mine if INCOMING_CALL in (endpoint.get("event_types") or ())), None)
         if ready is None:
             body = {"name": _ENDPOINT_NAME, "url": webhook_url, "event_types": [INCOMING_CALL]}
             return _armed(_content(await self._send(project, "POST", _ENDPOINTS, body)))
         if is_secret_known or ready.get("name") != _ENDPOINT_NAME:
             return Armed(is_registered=True)
-        path = f"{_ENDPOINTS}/{ready['id']}/rotate_secret"
+        path = f"{_ENDPOINTS}/{quote(str(ready['id']), safe='')}/rotate_secret"
         return _armed(_content(await self._send(project, "POST", path, {"keep_old_secret_active_for_24_hours": True})))
 
     async def disarm(self, project: Project, webhook_url: str) -> int:
@@ -95,7 +95,7 @@ class OpenAI:
         mine = [
             endpoint["id"]
             for endpoint in await self._endpoints(project) or ()
-            if endpoint.get("url") == webhook_url and endpoint.get("name") == _ENDPOINT_NAME
+            if endpoint.get("url") == webhook_url and endpoint.get("name") == _ENDPOINT_NAME and "id" in endpoint
         ]
         for endpoint_id in mine:
             answer = await self._send(project, "DELETE", f"{_ENDPOINTS}/{quote(str(endpoint_id), safe='')}")
@@ -144,7 +144,7 @@ class OpenAI:
             found += [endpoint for endpoint in page or () if isinstance(endpoint, dict)]
             if not page or not content.get("has_more"):
                 break
-            after = f"&after={content.get('last_id')}"
+            after = f"&after={quote(str(content.get('last_id')), safe='')}"
         return found
 
     async def _send(
