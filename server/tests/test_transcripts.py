@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from voxpria_server.calls import service
 from voxpria_server.providers.base import RefusedError, UnreachableError
-from voxpria_server.providers.elevenlabs import key_of
+from voxpria_server.providers.elevenlabs_api import key_of
 from voxpria_server.providers.elevenlabs_conversations import AnsweredCall, Conversations
 
 from server.tests.edge_client import DAY, Story, connect

@@ -7,7 +7,7 @@ from voxpria_server.kit.db import Row
 from voxpria_server.kit.sealing import SealBrokenError, Sealer
 from voxpria_server.numbers import queries as numbers
 from voxpria_server.numbers.service import choose_target
-from voxpria_server.providers.elevenlabs import key_of
+from voxpria_server.providers.elevenlabs_api import key_of
 from voxpria_server.providers.elevenlabs_conversations import AnsweredCall
 from voxpria_server.trunks.service import open_credentials
 

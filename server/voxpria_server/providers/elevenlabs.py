@@ -10,26 +10,18 @@ from urllib.parse import quote
 import httpx2
 
 from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, Taken, UnreachableError, is_there
-from voxpria_server.providers.hosts import api_url, region_of
+from voxpria_server.providers.elevenlabs_api import Session, content_of, key_of
+from voxpria_server.providers.hosts import api_url
 from voxpria_server.settings import Settings
-
-SANDBOX_KEY = "sandbox"
-"""The sandbox's key: stands in for the person who set the trunk up at ElevenLabs by hand."""
 
 _PATH = "/v1/convai/phone-numbers"
 _AGENTS = "/v1/convai/agents"
 _NAME_LENGTH = 200
-_BUSY = frozenset({408, 425, 429})
 _OWNERS = {
     "inbound_trunk": ("allowed_addresses", "allowed_numbers", "remote_domains", "attributes_to_headers"),
     "outbound_trunk": ("headers", "attributes_to_headers"),
 }
-_REASON_LENGTH = 300
-
-
-def key_of(credentials: Mapping[str, str], mode: Mode) -> str | None:
-    """Return the key that a trunk's API is asked with; None if there is none, and nobody to be asked."""
-    return credentials.get("api_key") or (SANDBOX_KEY if mode == "test" else None)
+_ADDRESS_LENGTH = 255
 
 
 class ElevenLabs:
@@ -69,61 +61,45 @@ class ElevenLabs:
     def _session(self, mode: Mode, server: str, credentials: Mapping[str, str]) -> "_Session | None":
         """Return the API, with a trunk's key; None if it has none."""
         key = key_of(credentials, mode)
-        if key is None:
-            return None
-        url = api_url(self._settings, "elevenlabs", mode, region_of("elevenlabs", server))
-        return _Session(self._http, url, key)
+        return None if key is None else _Session(self._http, self._settings, mode, server, key)
 
 
-class _Session:
-    """The API, with one key."""
-
-    def __init__(self, http: httpx2.AsyncClient, base_url: str, key: str) -> None:
-        self._http, self._base_url, self._headers = http, base_url, {"xi-api-key": key}
+class _Session(Session):
+    """The part of the API that numbers and agents are managed with."""
 
     async def get(self, number_id: str) -> dict[str, Any] | None:
         """Return a number as it is there; None if it is gone."""
-        answer = await self._send("GET", _path_of(number_id), None)
+        answer = await self.ask("GET", _path_of(number_id))
         if answer.status_code == httpx2.codes.NOT_FOUND:
             return None
-        content = _content(answer)
+        content = content_of(answer)
         return content if isinstance(content, dict) else {}
 
     async def find(self, e164: str) -> dict[str, Any] | None:
         """Return the number as it is there, looked for in the list."""
-        numbers = _content(await self._send("GET", _PATH, None))
-        of_ours = (one for one in numbers if isinstance(one, dict) and one.get("phone_number") == e164)
-        return next(of_ours, None) if isinstance(numbers, list) else None
+        numbers = content_of(await self.ask("GET", _PATH))
+        known = numbers if isinstance(numbers, list) else []
+        return next((one for one in known if isinstance(one, dict) and one.get("phone_number") == e164), None)
 
     async def add(self, order: NumberOrder) -> str | None:
         """Import the number and return its id; None if it is there already."""
         body = {"phone_number": order.e164, "label": order.e164, "provider": "sip_trunk", **_wanted(order, {})}
-        answer = await self._send("POST", _PATH, body)
-        return None if answer.status_code == httpx2.codes.CONFLICT else _id_in(_content(answer))
+        answer = await self.ask("POST", _PATH, body)
+        return None if answer.status_code == httpx2.codes.CONFLICT else _id_in(content_of(answer))
 
     async def update(self, there: Mapping[str, Any], order: NumberOrder) -> Taken:
         """Bring a number up to date, and say what is left as somebody else set it."""
         number_id = _id_in(there)
-        _content(await self._send("PATCH", _path_of(number_id), _wanted(order, there)))
+        content_of(await self.ask("PATCH", _path_of(number_id), _wanted(order, there)))
         return Taken(number_id, _remark(order, there))
 
     async def agent_name(self, agent_id: str) -> str | None:
-        answer = await self._send("GET", f"{_AGENTS}/{quote(agent_id, safe='')}", None)
+        answer = await self.ask("GET", f"{_AGENTS}/{quote(agent_id, safe='')}")
         if answer.status_code == httpx2.codes.NOT_FOUND:
             return None
-        content = _content(answer)
+        content = content_of(answer)
         name = content.get("name") if isinstance(content, dict) else None
         return name[:_NAME_LENGTH].replace("\x00", "") if isinstance(name, str) and name else None
-
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
-        try:
-            answer = await self._http.request(method, self._base_url + path, headers=self._headers, json=body)
-        except httpx2.HTTPError as error:
-            raise UnreachableError("ElevenLabs did not answer") from error
-        if answer.status_code in _BUSY or answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-            message = f"ElevenLabs answered {answer.status_code}"
-            raise UnreachableError(message)
-        return answer
 
 
 def _wanted(order: NumberOrder, there: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +136,7 @@ def _elsewhere(order: NumberOrder, there: Mapping[str, Any]) -> str | None:
     if not isinstance(trunk, dict) or not isinstance(address, str) or not address:
         return None
     is_ours = address == order.edge or trunk.get("username") == order.credentials["username"]
-    return None if is_ours else address[:_REASON_LENGTH]
+    return None if is_ours else address[:_ADDRESS_LENGTH]
 
 
 def _remark(order: NumberOrder, there: Mapping[str, Any]) -> str | None:
@@ -177,28 +153,8 @@ def _path_of(number_id: str) -> str:
     return f"{_PATH}/{quote(number_id, safe='')}"
 
 
-def _content(answer: httpx2.Response) -> Any:  # noqa: ANN401  (what JSON holds)
-    try:
-        content = answer.json()
-    except ValueError:
-        content = None
-    if answer.is_error:
-        raise RefusedError(_reason(content) or f"ElevenLabs answered {answer.status_code}")
-    return content
-
-
 def _id_in(content: object) -> str:
     value = content.get("phone_number_id") if isinstance(content, dict) else None
     if not isinstance(value, str) or not value:
         raise UnreachableError("ElevenLabs gave an answer without the number's id")
     return value
-
-
-def _reason(content: object) -> str | None:
-    """Return the message in an error body; there are three shapes of them."""
-    detail = content.get("detail") if isinstance(content, dict) else None
-    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        detail = detail[0].get("msg")
-    elif isinstance(detail, dict):
-        detail = detail.get("message") or detail.get("code") or detail.get("status")
-    return detail[:_REASON_LENGTH] if isinstance(detail, str) and detail else None

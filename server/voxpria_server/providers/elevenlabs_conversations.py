@@ -14,11 +14,10 @@ from urllib.parse import quote
 import httpx2
 
 from voxpria_server.providers.base import Mode, RefusedError, UnreachableError
-from voxpria_server.providers.hosts import api_url, region_of
+from voxpria_server.providers.elevenlabs_api import Session, content_of
 from voxpria_server.settings import Settings
 
 _PATH = "/v1/convai/conversations"
-_BUSY = frozenset({408, 425, 429})
 _AROUND = timedelta(seconds=90)
 _PAGE_SIZE = 100
 _MOST_PAGES = 3
@@ -68,16 +67,16 @@ class Conversations:
 
         Raises RefusedError or UnreachableError.
         """
-        looked_at = 0
+        session, looked_at = Session(self._http, self._settings, call.mode, call.server, key), 0
         cursor: str | None = None
         for _ in range(_MOST_PAGES):
-            page = await self._get(key, call, _PATH, _around(call, cursor))
+            page = await _asked(session, _PATH, _around(call, cursor))
             for item in _objects(page.get("conversations")):
                 looked_at += 1
                 conversation_id = item.get("conversation_id")
                 if looked_at > _MOST_LOOKED_AT or not isinstance(conversation_id, str):
                     continue
-                detail = await self._get(key, call, f"{_PATH}/{quote(conversation_id, safe='')}", {})
+                detail = await _asked(session, f"{_PATH}/{quote(conversation_id, safe='')}")
                 if _is_of(detail, call):
                     return _conversation(conversation_id, detail) if detail.get("status") in _ENDED else None
             cursor = page.get("next_cursor") if page.get("has_more") else None
@@ -85,18 +84,12 @@ class Conversations:
                 break
         return None
 
-    async def _get(self, key: str, call: AnsweredCall, path: str, params: Mapping[str, str | int]) -> dict[str, Any]:
-        base = api_url(self._settings, "elevenlabs", call.mode, region_of("elevenlabs", call.server))
-        try:
-            answer = await self._http.get(base + path, params=params, headers={"xi-api-key": key})
-            content = answer.json()
-        except (httpx2.HTTPError, ValueError) as error:
-            raise UnreachableError("ElevenLabs did not answer properly") from error
-        if answer.status_code in _BUSY or answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-            raise UnreachableError(f"ElevenLabs answered {answer.status_code}")
-        if answer.is_error or not isinstance(content, dict):
-            raise RefusedError(f"ElevenLabs answered {answer.status_code}")
-        return content
+
+async def _asked(session: Session, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+    content = content_of(await session.ask("GET", path, params=params))
+    if not isinstance(content, dict):
+        raise UnreachableError("ElevenLabs did not answer properly")
+    return content
 
 
 def _around(call: AnsweredCall, cursor: str | None) -> dict[str, str | int]:
