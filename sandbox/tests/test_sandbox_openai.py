@@ -113,6 +113,19 @@ async def test_hangup_ends_the_call(world: World, client: Client) -> None:
     assert (result.answered, result.ended_by) == (True, "agent")
 
 
+async def test_refer_transfers_the_caller(world: World, client: Client) -> None:
+    await armed(client)
+    call = place(world, talk_seconds=20)
+    path = f"/realtime/calls/{(await client.incoming())['data']['call_id']}"
+    target = {"target_uri": "tel:+13035550142"}
+    assert (await client.ask("POST", f"{path}/refer", target))[1]["error"]["code"] == "call_id_not_found"
+    await client.ask("POST", f"{path}/accept", {"type": "realtime"})
+    assert (await client.ask("POST", f"{path}/refer", {"target_uri": "+13035550142"}))[0] == 400
+    assert (await client.ask("POST", f"{path}/refer", target))[0] == 200
+    result = await asyncio.wait_for(call, 30)
+    assert (result.answered, result.referred_to) == (True, "<tel:+13035550142>")
+
+
 async def test_a_project_that_nobody_knows_is_not_there(world: World, client: Client) -> None:
     result = await place(world, to="proj_nobody")
     assert (result.answered, result.sip_code) == (False, 404)

@@ -14,7 +14,7 @@ import structlog
 from voxpria_sip.dialog import Dialog
 from voxpria_sip.endpoint import METHODS, Endpoint, new_tag, respond
 from voxpria_sip.message import Request
-from voxpria_sip.transaction import LIFETIME_SECONDS, ServerTransaction
+from voxpria_sip.transaction import LIFETIME_SECONDS, ServerTransaction, TransactionError
 from voxpria_sip.uri import Address, MalformedError, Uri
 
 from voxpria_sandbox.accounts import OPENAI_HOST, Accounts, main_host
@@ -90,10 +90,10 @@ class AgentCall:
             return await asyncio.wait_for(self.call.media.digits.get(), seconds)
         return None
 
-    async def transfer(self, number: str) -> int:
-        """Ask the caller to call `number` instead; return the final code of its answer."""
+    async def transfer(self, target: str) -> int:
+        """Ask the caller to call a number or a URI instead; return the final code of its answer."""
         assert self.call is not None
-        return await self.call.refer(number)
+        return await self.call.refer(target)
 
     def echo(self) -> None:
         """Send back whatever is heard from now on."""
@@ -304,14 +304,14 @@ class SipAgent:
         """Let the behaviour lead the call until it ends; a call that is never acknowledged is ended."""
         assert record.call is not None
         behaviour = asyncio.create_task(self._behave(record, lead))
-        told_to_end = asyncio.create_task(_end_when_told(record))
+        told = asyncio.create_task(_do_as_told(record, transaction))
         try:
             if not await _is_set(transaction.acknowledged, LIFETIME_SECONDS, record.call):
                 await record.hang_up()
             await asyncio.shield(record.call.ended)
         finally:
             behaviour.cancel()
-            told_to_end.cancel()
+            told.cancel()
 
     async def _behave(self, record: AgentCall, lead: Behaviour) -> None:
         try:
@@ -321,11 +321,17 @@ class SipAgent:
         await record.hang_up()
 
 
-async def _end_when_told(record: AgentCall) -> None:
-    """Hang up when OpenAI's API is told to."""
-    if record.openai_call is not None:
-        await record.openai_call.hang_up.wait()
-        await record.hang_up()
+async def _do_as_told(record: AgentCall, transaction: ServerTransaction) -> None:
+    """Refer the caller, and hang up, as OpenAI's API is told; once the call is acknowledged (RFC 3261 section 15)."""
+    if record.openai_call is None:
+        return
+    await transaction.acknowledged.wait()
+    while (target := await record.openai_call.told.get()) is not None:
+        try:
+            log.info("a call was referred", code=await record.transfer(target))
+        except (OSError, TransactionError, MalformedError, TimeoutError) as error:
+            log.warning("a call could not be referred", problem=str(error))
+    await record.hang_up()
 
 
 async def _is_canceled(transaction: ServerTransaction, seconds: float) -> bool:

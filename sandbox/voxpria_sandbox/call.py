@@ -71,14 +71,15 @@ class Call:
                 flow = await self._endpoint.flow_of(self.dialog, self._flow)
                 await self._endpoint.send(self.dialog.request("BYE"), flow).final()
 
-    async def refer(self, number: str) -> int:
-        """Ask the peer to call a number instead (RFC 3515, without a subscription: RFC 4488); return its final code.
+    async def refer(self, target: str) -> int:
+        """Ask the peer to call a number or a URI instead (RFC 3515, without a subscription: RFC 4488).
 
-        Raises OSError, TransactionError or TimeoutError when the peer does not answer.
+        Returns its final code. Raises OSError, TransactionError or TimeoutError when the peer does not answer.
         """
-        host = Uri.parse(self.dialog.target).host
+        is_uri = ":" in target
+        uri = target if is_uri else f"sip:{target}@{Uri.parse(self.dialog.target).host}"
         request = self.dialog.request("REFER")
-        request.headers.add("Refer-To", f"<sip:{number}@{host}>")
+        request.headers.add("Refer-To", f"<{uri}>")
         request.headers.add("Refer-Sub", "false")
         request.headers.add("Contact", self._endpoint.contact(self._flow.transport))
         async with asyncio.timeout(_BYE_SECONDS):

@@ -32,6 +32,7 @@ _RING_SECONDS = 20.0
 _DELIVERY_PAUSES = (0.3, 1.0, 3.0)
 _DELIVERY_SECONDS = 5.0
 _DECLINED, _UNAVAILABLE = 603, 480
+_MOST_TOLD = 10
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,8 @@ class RingingCall:
     """Whether the agent was told to speak first."""
     decided: asyncio.Future[int | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """None: answer; else the SIP status to refuse with."""
-    hang_up: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(_MOST_TOLD))
+    """What an accepted call is told: whereto its caller is to be referred; None is to hang up."""
 
     def shown(self) -> dict[str, Any]:
         """Return the call as the sandbox shows it."""

@@ -45,6 +45,12 @@ class Reject(BaseModel):
     status_code: int = Field(603, ge=400, le=699)
 
 
+class Refer(BaseModel):
+    """Body of refer."""
+
+    target_uri: str = Field(max_length=512, pattern=r"^(tel|sips?):[^\s<>]+$")
+
+
 class Rotate(BaseModel):
     """Body of rotate_secret."""
 
@@ -69,6 +75,7 @@ def routes(openai: OpenAI) -> list[web.RouteDef]:
         web.get(f"{_PATH}/realtime", api.keyed(api.attach)),
         web.post(f"{call}/accept", api.keyed(api.accept)),
         web.post(f"{call}/reject", api.keyed(api.reject)),
+        web.post(f"{call}/refer", api.keyed(api.refer)),
         web.post(f"{call}/hangup", api.keyed(api.hang_up)),
     ]
 
@@ -172,9 +179,11 @@ class _Api:
         body = await _read(request, Reject)
         return _decided(is_now=decide(self._call(request, project), None, body.status_code))
 
+    async def refer(self, request: web.Request, project: str) -> web.Response:
+        return _told(self._call(request, project), (await _read(request, Refer)).target_uri)
+
     async def hang_up(self, request: web.Request, project: str) -> web.Response:
-        self._call(request, project).hang_up.set()
-        return web.Response()
+        return _told(self._call(request, project), None)
 
     def _endpoint(self, request: web.Request, project: str) -> Endpoint:
         found = self._openai.endpoint(project, request.match_info["id"])
@@ -195,6 +204,14 @@ def _event_type(text: str) -> object:
     except (ValueError, RecursionError):
         return None
     return event.get("type") if isinstance(event, dict) else None
+
+
+def _told(call: RingingCall, target: str | None) -> web.Response:
+    """Answer once the call is told; what comes of it shows in SIP alone, as at OpenAI."""
+    if call.status != "accepted" or call.told.full():
+        raise _error(web.HTTPNotFound, "This call is not going on.", code="call_id_not_found")
+    call.told.put_nowait(target)
+    return web.Response()
 
 
 def _decided(*, is_now: bool) -> web.Response:
