@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voxpria_edge.media import sdp
-from voxpria_routing.media import UNREADABLE, Offered
+from voxpria_routing.media import Offered
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +48,21 @@ def test_ipv6() -> None:
 
 @pytest.mark.parametrize("text", ["", "v=0", "m=audio x RTP/AVP 0", "m=audio 1 RTP/AVP", "m=image 1 udptl t38\n" * 600])
 def test_no_audio(text: str) -> None:
-    assert sdp.offered(text) is UNREADABLE
+    assert not sdp.offered(text).codecs
+    assert sdp.offered(text).fault
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_readable", "fault"),
+    [
+        (("m=video 4000 RTP/AVP 96",), True, "no_audio"),
+        (("m=audio 9 UDP/TLS/RTP/SAVPF 0",), True, "dtls"),
+        (("m=audio 4000 RTP/AVP 0", "c=IN IP4 media.example.com"), False, "host_name"),
+        (("m=audio 4000 RTP/AVP 0", "m=application x"), False, "unreadable"),
+    ],
+)
+def test_why_no_audio_can_be_taken(lines: tuple[str, ...], is_readable: bool, fault: str) -> None:
+    assert sdp.offered(HEAD + "\r\n".join(lines), is_readable=is_readable).fault == fault
 
 
 @given(

@@ -8,7 +8,7 @@ from voxpria_routing.decide import decide
 from voxpria_routing.decision import Cause, Dial, Invite, Reject
 from voxpria_routing.dialled import readings
 from voxpria_routing.load import IDLE, Load
-from voxpria_routing.media import UNREADABLE, Offered
+from voxpria_routing.media import Offered
 from voxpria_routing.snapshot import EMPTY, Number, Snapshot, Trunk, decode, encode
 from voxpria_routing.table import Table
 from voxpria_routing.uris import next_hop_uri, request_uri
@@ -279,7 +279,7 @@ def test_a_snapshot_survives_its_wire_form() -> None:
         ({"codecs": ("pcma",)}, Offered(codecs=("PCMU", "PCMA"), encryption="none"), False),
         ({"codecs": ("opus",)}, Offered(codecs=("PCMU", "PCMA"), encryption="none"), True),
         ({"codecs": ("opus",), "provider": "openai"}, Offered(codecs=("PCMU",), encryption="none"), False),
-        ({}, UNREADABLE, True),
+        ({}, Offered(codecs=(), encryption="none", fault="no_audio"), True),
     ],
 )
 def test_media_by_the_carrier_trunks_policy(policy: dict[str, object], offered: Offered, is_refused: bool) -> None:

@@ -27,6 +27,7 @@ EndCause = Literal[
     "unreachable",  # no answer at all from the called side: transport, DNS, TLS, time-out
     "media_timeout",  # no packet from either side for longer than the media time-out
     "insecure_media",  # a side whose trunk requires SRTP described other media, and was cut off
+    "unreadable_media",  # a side's session description can't be read, so that its media can't be relayed
     "not_placed",  # no edge took the call that the API asked for
     "lost",  # the edge lost the call's state; the end is the time at which that was seen
 ]

@@ -1,11 +1,14 @@
 """What a caller offers to speak, and whether a trunk takes it. Pure."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from voxpria_routing.snapshot import MediaEncryption, Trunk
 
+Fault = Literal["no_audio", "dtls", "host_name", "unreadable"]
+"""Why no audio can be taken: there is none; it is over DTLS-SRTP; its address is a name; the text itself is broken."""
 Encryption = Literal["none", "optional", "weak", "strong"]
 """What is offered: nothing; SDES beside plain RTP (RFC 8643); SRTP, but without a suite that we take; SRTP."""
 
@@ -17,10 +20,8 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
     """Names of RFC 3551 and later (`PCMU`, `G722`, `opus`), the preferred first; telephone events left out."""
     encryption: Encryption
     is_ipv6: bool = False
-
-
-UNREADABLE = Offered(codecs=(), encryption="none")
-"""A session description without audio, or one that can't be read."""
+    fault: Fault | None = None
+    """Set where there is no audio that can be taken."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,26 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     summary: str
     mend: str
+
+
+_PROBLEMS: Mapping[Fault, Problem] = {
+    "no_audio": Problem(
+        summary="The INVITE's session description offers no audio that can be read.",
+        mend="Have the carrier offer one audio stream over RTP/AVP or RTP/SAVP (RFC 8866).",
+    ),
+    "dtls": Problem(
+        summary="The INVITE offers its audio over DTLS-SRTP only, as browsers do.",
+        mend="Have the carrier offer RTP/AVP, or RTP/SAVP with SDES (RFC 4568).",
+    ),
+    "host_name": Problem(
+        summary="The INVITE's session description gives a host name for its media, and only IP addresses are taken.",
+        mend="Have the carrier send an IP address in the c= line of its session description.",
+    ),
+    "unreadable": Problem(
+        summary="The INVITE's session description can't be read: a line of it is not as RFC 8866 says.",
+        mend="Look at it in GET /v1/calls/{id}/trace, and show it to the maker of what sent it.",
+    ),
+}
 
 
 def asked_of_caller(trunk: Trunk, *, is_outbound: bool) -> MediaEncryption:
@@ -52,11 +73,8 @@ def problem(carrier: Trunk, offered: Offered | None, *, is_outbound: bool = Fals
     """Return what keeps a carrier's trunk from taking an offer; nothing, where there is no offer yet."""
     if offered is None:
         return None
-    if offered is UNREADABLE or not offered.codecs:
-        return Problem(
-            summary="The INVITE's session description offers no audio that can be read.",
-            mend="Have the carrier offer one audio stream over RTP/AVP or RTP/SAVP (RFC 4566).",
-        )
+    if offered.fault is not None or not offered.codecs:
+        return _PROBLEMS[offered.fault or "no_audio"]
     asked = asked_of_caller(carrier, is_outbound=is_outbound)
     codecs = codecs_of_caller(carrier, is_outbound=is_outbound)
     return _encryption_problem(carrier, offered, asked) or _codec_problem(carrier, offered, codecs)

@@ -117,7 +117,7 @@ class SetUp:
 
         callee = await self._call_callee(decision, offered, _kept(request), ring)
         if not isinstance(callee, Half):
-            respond(transaction, *endings.INSECURE, tag=tag)
+            respond(transaction, *endings.UNFIT, tag=tag)
             return callee
         if callee.dialog is None:
             self._refuse(transaction, callee.answer)

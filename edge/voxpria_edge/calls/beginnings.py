@@ -34,7 +34,7 @@ def question(invite: messages.Invite, digest: Digest | None = None) -> Invite:
 
 
 def _offered(invite: messages.Invite) -> Offered | None:
-    return sdp.offered(messages.text(invite.sdp)) if invite.sdp else None
+    return sdp.offered(messages.text(invite.sdp), is_readable=invite.session >= 0) if invite.sdp else None
 
 
 def _user_and_parameters(uri: str) -> tuple[str, dict[str, str]]:

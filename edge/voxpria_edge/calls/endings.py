@@ -14,7 +14,7 @@ from voxpria_edge.proxy import messages
 
 _OWN_WORDS: dict[str, tuple[events.EndCause, str]] = {
     "out_of_service": ("refused", "The edge's agent did not answer in time; it was not running or too busy."),
-    "no_media": ("refused", "The edge's media relay did not answer."),
+    "no_media": ("refused", "The edge's media relay did not answer, or could not read what media the caller offers."),
     "credentials": ("rejected", "The trunk's server refused the trunk's username and password."),
     "no_credentials": (
         "rejected",
@@ -44,8 +44,8 @@ SipAnswer = tuple[int, str]
 """Status code and reason phrase."""
 API_ANSWER = (603, "Decline")
 """What a caller hears whose call is ended through the API while it rings: nobody else is to be tried."""
-INSECURE = (488, "Not Acceptable Here")
-"""The answer to a caller whose call is not let through, as the called side's media is not encrypted."""
+UNFIT = (488, "Not Acceptable Here")
+"""The answer to a caller whose call is not let through, as the called side's media can't stand."""
 
 
 def goes_elsewhere(message: messages.Tried) -> bool:
@@ -110,11 +110,11 @@ def end(
     return msgspec.structs.replace(call, ended_at=at), [*untold, event]
 
 
-def cut_off(call: Call, message: messages.Insecure) -> tuple[Call, list[events.CallEvent]]:
-    """Return the call that is not let through, as its answer is not encrypted, and what is reported."""
+def cut_off(call: Call, message: messages.Unfit) -> tuple[Call, list[events.CallEvent]]:
+    """Return the call that is not let through, as its answer can't stand, and what is reported."""
     if call.ended_at is not None:
         return call, []
-    return end(call, messages.time(message.at), "insecure_media", "edge", INSECURE)
+    return end(call, messages.time(message.at), message.cause, "edge", UNFIT)
 
 
 def ended(call: Call, message: messages.Ended) -> tuple[Call, list[events.CallEvent]]:

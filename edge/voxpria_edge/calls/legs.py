@@ -26,7 +26,7 @@ def to_caller(invite: messages.Invite) -> Dialog | None:
     )
 
 
-def to_agent(answer: messages.Answered | messages.Insecure) -> Dialog | None:
+def to_agent(answer: messages.Answered | messages.OfDialog) -> Dialog | None:
     """Return the dialog of the side that has answered; None if its answer leaves it unreachable."""
     return _dialog(
         call_id=answer.call_id,
@@ -94,7 +94,7 @@ def _addresses(field: str) -> list[str]:
     return split(messages.text(field))
 
 
-def _beyond_us(answer: messages.Answered | messages.Insecure) -> list[str]:
+def _beyond_us(answer: messages.Answered | messages.OfDialog) -> list[str]:
     """Return the route set beyond us: what stands above our own entry, the nearest first."""
     beyond = []
     for route in _addresses(answer.record_route):

@@ -20,7 +20,7 @@ from voxpria_edge.trunks import credentials
 _DOWN = "TH: dlv"
 
 
-def acknowledged_and_ended(answer: messages.Insecure) -> list[Request]:
+def acknowledged_and_ended(answer: messages.OfDialog) -> list[Request]:
     """Return the ACK to a 2xx, and the BYE that ends the call it began (RFC 3261 sections 13.2.2.4 and 15.1.1)."""
     dialog = legs.to_agent(answer)
     if dialog is None:

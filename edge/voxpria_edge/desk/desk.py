@@ -138,7 +138,7 @@ class Desk:
                 self._hanging_up.end_stray(message)
             case messages.Moved():
                 self._note_where(message)
-            case messages.Insecure():
+            case messages.Unfit():
                 self._hanging_up.cut_off(message)
             case messages.Ended():
                 self._end(message)

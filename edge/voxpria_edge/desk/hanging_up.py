@@ -124,14 +124,14 @@ class HangingUp:
         if left is not None:
             self._book.lose(left, why)
 
-    def cut_off(self, message: messages.Insecure) -> None:
-        """End a call that would not be encrypted as its trunk requires: refused while it is set up, or hung up."""
+    def cut_off(self, message: messages.Unfit) -> None:
+        """End a call whose media can't stand: refused while it is set up, or hung up."""
         call = self._book.open_call(messages.text(message.record))
         self._book.remember(message.id, None, [])
         if call is None:
             return
         if call.answered_at is not None:
-            self._background.begin(self.hang_up(call.id, "insecure_media"))
+            self._background.begin(self.hang_up(call.id, message.cause))
             return
         self._background.begin(self._refuse(message))
         self._book.remember(None, *endings.cut_off(call, message))
@@ -152,10 +152,10 @@ class HangingUp:
         except RpcError as error:
             _log.warning("an ACK or a BYE could not be sent", call_id=record, error=str(error))
 
-    async def _refuse(self, message: messages.Insecure) -> None:
+    async def _refuse(self, message: messages.Unfit) -> None:
         """Give the caller its answer; acknowledge and end what the called side takes for a call."""
         try:
-            await self._rpc.reply(message.index, message.label, *endings.INSECURE)
+            await self._rpc.reply(message.index, message.label, *endings.UNFIT)
             for request in uac.acknowledged_and_ended(message) if message.code >= 200 else ():
                 await self._rpc.send_request(request)
         except RpcError as error:

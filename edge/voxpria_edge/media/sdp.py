@@ -3,10 +3,12 @@
 import itertools
 import re
 
-from voxpria_routing.media import UNREADABLE, Encryption, Offered
+from voxpria_routing.media import Encryption, Fault, Offered
 
 _MOST_LINES = 500
 _MEDIA = re.compile(r"m=audio (\d{1,5})(?:/\d+)? ([A-Z/]{1,32})((?: \d{1,3}){1,64})")
+_DTLS = re.compile(r"m=audio [1-9]\d{0,4} (UDP|TCP)/(DTLS|TLS/RTP)/")
+_HOST_NAME = re.compile(r"c=IN IP4 .*[^0-9./ ]|c=IN IP6 .*[^0-9A-Fa-f:./ ]")
 _RTPMAP = re.compile(r"a=rtpmap:(\d{1,3}) ([\w.-]{1,32})/\d{1,6}")
 _CRYPTO = re.compile(r"a=crypto:\d{1,9} (\S{1,64}) inline:\S{1,256}(.*)")
 _STATIC = {"0": "PCMU", "3": "GSM", "4": "G723", "8": "PCMA", "9": "G722", "18": "G729"}
@@ -22,11 +24,16 @@ STRONG_SUITES = frozenset(
 _NO_CODECS = frozenset({"TELEPHONE-EVENT", "CN"})
 
 
-def offered(body: str) -> Offered:
-    """Return the first audio stream of a session description; `UNREADABLE` if there is none."""
+def offered(body: str, *, is_readable: bool = True) -> Offered:
+    """Return the first audio stream of a session description; with a `fault` if there is none that can be taken.
+
+    `is_readable` is False where Kamailio or rtpengine can't read it, whatever is found here.
+    """
     lines = [line.strip() for line in body.splitlines()]
+    if not is_readable:
+        return _faulty("host_name" if any(map(_HOST_NAME.match, lines)) else "unreadable")
     if len(lines) > _MOST_LINES:
-        return UNREADABLE
+        return _faulty("unreadable")
     starts = [i for i, line in enumerate(lines) if line.startswith("m=")]
     for start, end in itertools.pairwise([*starts, len(lines)]):
         found = _MEDIA.fullmatch(lines[start])
@@ -37,7 +44,11 @@ def offered(body: str) -> Offered:
                 continue
             is_ipv6 = any(line.startswith("c=IN IP6 ") for line in [*section, *lines[: starts[0]]])
             return Offered(codecs=_codecs(found[3].split(), section), encryption=encryption, is_ipv6=is_ipv6)
-    return UNREADABLE
+    return _faulty("dtls" if any(map(_DTLS.match, lines)) else "no_audio")
+
+
+def _faulty(fault: Fault) -> Offered:
+    return Offered(codecs=(), encryption="none", fault=fault)
 
 
 def is_encrypted(body: str) -> bool:

@@ -41,6 +41,8 @@ class Invite(msgspec.Struct, frozen=True, tag_field="kind", tag="invite"):
     record_route: str = ""
     sdp: str = ""
     """Its session description; not there when the question is only remembered (a resend)."""
+    session: int = 0
+    """-1: its session description can't be read, by Kamailio or by rtpengine."""
 
 
 class Broken(msgspec.Struct, frozen=True, tag_field="kind", tag="broken"):
@@ -136,8 +138,8 @@ class Ended(msgspec.Struct, frozen=True, tag_field="kind", tag="ended"):
     """What a BYE says in its Reason header (RFC 3326)."""
 
 
-class Insecure(msgspec.Struct, frozen=True, tag_field="kind", tag="insecure", rename={"from_": "from"}):
-    """A side that must speak SRTP described other media. The headers are those of its message, in base64."""
+class OfDialog(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """A message within a call, with what it takes to speak to its sender. The headers are in base64."""
 
     id: Id
     at: At
@@ -157,7 +159,14 @@ class Insecure(msgspec.Struct, frozen=True, tag_field="kind", tag="insecure", re
     transport: str
 
 
-class Stray(Insecure, frozen=True, tag_field="kind", tag="stray", rename={"from_": "from"}):
+class Unfit(OfDialog, frozen=True, kw_only=True, tag_field="kind", tag="unfit"):
+    """A side answered with media that can't stand."""
+
+    cause: Literal["insecure_media", "unreadable_media"]
+    """It must speak SRTP and described other media; or what it described can't be read."""
+
+
+class Stray(OfDialog, frozen=True, tag_field="kind", tag="stray"):
     """A 2xx to an INVITE that nobody waits for any more; it is not kept, as it is repeated until it is acknowledged."""
 
 
@@ -192,7 +201,7 @@ class Resent(msgspec.Struct, frozen=True, tag_field="kind", tag="resent"):
     """That was all that had not been acknowledged."""
 
 
-Told = Invite | Broken | Tried | Progress | Answered | Moved | Ended | Insecure | Stray
+Told = Invite | Broken | Tried | Progress | Answered | Moved | Ended | Unfit | Stray
 Message = Told | Challenged | ByeChallenged | Replied | Live | Resent
 
 

@@ -19,6 +19,8 @@ _SUMMARIES: dict[EndCause, str] = {
     "media_timeout": "Neither side sent any audio for too long, so the call was ended.",
     "insecure_media": "One side answered with media that is not encrypted, or not well enough, and its trunk requires "
     "encryption: the call was cut off.",
+    "unreadable_media": "One side answered with a session description that can't be read, or that gives a host name "
+    "for its media, so that its media could not be relayed: the call was cut off.",
     "not_placed": "No edge placed the call in time.",
     "lost": "The edge lost track of the call, so it was closed.",
     "refused": "The edge could not take the call: {code} {reason}.",
@@ -33,9 +35,12 @@ _MENDS: dict[EndCause, str] = {
     f"firewall; {_DOCTOR}.",
     "insecure_media": "Switch SRTP (SDES, AES_CM_128_HMAC_SHA1_80 or stronger) on at that side, or set its trunk's "
     "config.media_encryption to allowed.",
+    "unreadable_media": "Look at the answer in GET /v1/calls/{id}/trace: that side must describe its media as RFC 8866 "
+    "says, with an IP address in each c= line.",
     "not_placed": "Look at /readyz: an edge must be up, and reach the control plane.",
     "media_timeout": "Check that RTP can pass between the edge's media ports and both sides.",
-    "refused": "Look at /readyz whether every part of the edge is up; then the next call is taken.",
+    "refused": "Look at /readyz whether every part of the edge is up; then the next call is taken. If all are, "
+    "show the INVITE in GET /v1/calls/{id}/trace to whoever sent it.",
     "lost": "Look at /readyz and the edge's log for why a part of it was restarted; the call itself can't be mended.",
 }
 
