@@ -193,7 +193,7 @@ def test_nobody_calls_out_from_a_number_that_is_not_the_trunks(
     keys = [("caller", caller)]
     with sipp("provider_is_refused", folder, address=PROVIDER, to=to, number=CALLEE, keys=keys, extra=login) as side:
         side.wait()
-    assert side.final_code("2 INVITE") == 404
+    assert side.final_code("2 INVITE") == 403
     call = edge.ended_call(side.sip_call_id)
     assert call.invited.explanation.mend
 

@@ -19,7 +19,7 @@ def refusing_with(code: int, folder: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("code", [503, 480, 408])
+@pytest.mark.parametrize("code", [503, 480, 408, 302])
 def test_another_trunk_takes_the_call_where_its_own_does_not(
     edge: RunningEdge, number: str, agent_port: int, folder: Path, code: int
 ) -> None:
@@ -46,6 +46,26 @@ def test_another_trunk_takes_the_call_where_its_own_does_not(
     # one set of headers, and one Record-Route of ours, whichever try it is
     assert answering.received[0].count("X-VoxPria-Call-Id:") == 1
     assert header(answering.received[0], "X-VoxPria-Call-Id") == call.id
+
+
+@pytest.mark.parametrize(("code", "passed_on"), [(503, 503), (302, 502)])
+def test_a_failure_of_one_server_keeps_no_other_calls_away(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, code: int, passed_on: int
+) -> None:
+    """A carrier holds Retry-After against the whole edge (RFC 3261 section 21.5.4); a redirection leads nowhere."""
+    trunk = trunk_to(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    with (
+        sipp(refusing_with(code, folder), folder, address=AGENT, port=agent_port) as refusing,
+        sipp("carrier_is_refused", folder, address=CARRIER, to=(edge.address, edge.sip_port), number=number) as carrier,
+    ):
+        carrier.wait()
+        refusing.wait()
+    assert carrier.final_code() == passed_on
+    assert not header(carrier.received[-1], "Retry-After")
+    call = edge.ended_call(carrier.sip_call_id)
+    assert call.ended is not None
+    assert ("redirects the call (302" in str(call.ended.detail)) is (code == 302)
 
 
 @pytest.mark.parametrize("code", [486, 603, 404])

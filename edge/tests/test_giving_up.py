@@ -133,14 +133,15 @@ def test_while_the_next_server_rings(
     assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("canceled", "caller", 487)
 
 
-def test_a_cancel_of_no_call_is_told_so(edge: RunningEdge, number: str) -> None:
-    """RFC 3261 section 9.2; a stranger may hear nothing, if the answer were longer than what it sent."""
+@pytest.mark.parametrize("method", ["CANCEL", "BYE"])
+def test_what_ends_no_call_is_told_so(edge: RunningEdge, number: str, method: str) -> None:
+    """RFC 3261 sections 9.2 and 15.1.2; a stranger may hear nothing, if the answer were longer than what it sent."""
     trunk = trunk_to(5060)
     edge.route([trunk], [number_on(trunk, number)])
     with Caller.at(edge, number) as caller:
 
         def answered() -> int | None:
-            caller.send("CANCEL")
-            return caller.code("CANCEL")
+            caller.send(method)
+            return caller.code(method)
 
         assert until("an answer, once the carrier is known", answered) == 481

@@ -161,7 +161,7 @@ KEY = "inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
         ({}, f"RTP/SAVP 0\r\na=crypto:1 NULL_HMAC_SHA1_80 {KEY}", "strong enough"),
         ({}, f"RTP/SAVP 0\r\na=crypto:1 {SUITE} {KEY} UNENCRYPTED_SRTP", "strong enough"),
         ({}, "RTP/SAVP 0", "strong enough"),
-        ({}, "UDP/TLS/RTP/SAVP 0", "no audio"),
+        ({}, "UDP/TLS/RTP/SAVP 0", "DTLS-SRTP"),
         ({"codecs": ("G722",)}, "RTP/AVP 0 8", "The carrier offers PCMU, PCMA; trunk The trunk takes G722."),
     ],
 )

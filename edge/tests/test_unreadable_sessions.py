@@ -1,4 +1,4 @@
-"""Session descriptions that can't be read, or name their media's host: none passes, as its media would pass us by."""
+"""Session descriptions that can't be read, or name their media's host, and fax: none passes, or audio is lost."""
 
 from pathlib import Path
 
@@ -41,8 +41,11 @@ def test_a_server_that_answers_so_is_cut_off(edge: RunningEdge, number: str, fol
     assert (call.ended.cause, call.ended.by, call.ended.sip_code) == ("unreadable_media", "edge", 488)
 
 
-def test_one_within_a_call_is_refused_and_the_call_goes_on(edge: RunningEdge, number: str, folder: Path) -> None:
-    scenarios = ("carrier_moves_its_media_to_a_host_name", PLAIN), ("agent_answers_with", PLAIN)
+@pytest.mark.parametrize("offer", ["carrier_moves_its_media_to_a_host_name", "carrier_turns_its_audio_into_fax"])
+def test_one_within_a_call_is_refused_and_the_call_goes_on(
+    edge: RunningEdge, number: str, folder: Path, offer: str
+) -> None:
+    scenarios = (offer, PLAIN), ("agent_answers_with", PLAIN)
     call, _, server = called(edge, folder, number, *scenarios, ({}, {}))
     assert len([m for m in server.received if m.startswith("INVITE")]) == 1
     assert call.ended is not None

@@ -291,3 +291,69 @@ def test_media_by_the_carrier_trunks_policy(policy: dict[str, object], offered: 
         assert decision.sip_answer == (488, "Not Acceptable Here")
     else:
         assert isinstance(decision, Dial)
+
+
+AGENTS = Trunk(
+    id="trunk_b",
+    account_id="acc_a",
+    mode="test",
+    name="Agents",
+    provider="elevenlabs",
+    server="sip.example.org",
+    port=5061,
+    transport="tls",
+    allowed_addresses=("198.51.100.7",),
+)
+
+
+def placed(user: str, caller: str = NUMBER.e164, country: str | None = "US") -> Dial | Reject:
+    """Judge a call that the provider places."""
+    carrier = msgspec.structs.replace(CARRIER, country=country)
+    number = msgspec.structs.replace(NUMBER, agent_trunk_id=AGENTS.id)
+    call = Invite(request_user=user, from_user=caller, source_address="198.51.100.7")
+    return decide(Table(snapshot(number, trunks=(carrier, AGENTS))), call)
+
+
+@pytest.mark.parametrize(
+    ("sent", "country", "called", "how"),
+    [
+        ("+13035559876", "US", "+13035559876", "as it came"),
+        ("3035559876", "US", "+13035559876", "a number of US, the trunk's country"),
+        ("3035559876", None, "+3035559876", "+ added"),
+        ("442079460000", "US", "+442079460000", "+ added"),
+        ("00442079460000", "US", "+442079460000", "the international prefix 00 read as +"),
+    ],
+)
+def test_a_number_that_is_called_out_is_read_as_its_carriers_country_has_it_and_that_is_said(
+    sent: str, country: str | None, called: str, how: str
+) -> None:
+    decision = placed(sent, country=country)
+    assert isinstance(decision, Dial)
+    assert decision.called == called
+    assert [x for x in decision.explanation.tried if x.startswith("dialled")] == [f"dialled {sent}: {called} ({how})"]
+
+
+@pytest.mark.parametrize(("number", "country"), [("911", "US"), ("112", "DE"), ("999", None), ("911", None)])
+def test_emergency_calls_are_not_taken_and_that_is_said(number: str, country: str | None) -> None:
+    out = placed(number, country=country)
+    into = refused(snapshot(NUMBER, trunks=(msgspec.structs.replace(CARRIER, country=country),)), invite(number))
+    for decision in (out, into):
+        assert isinstance(decision, Reject)
+        assert decision.sip_answer == (404, "Not Found")
+        assert f"{number} is an emergency number" in decision.explanation.summary
+
+
+def test_what_a_provider_calls_that_is_no_number_is_refused_as_a_call_out() -> None:
+    decision = placed("hello")
+    assert isinstance(decision, Reject)
+    assert (decision.cause, decision.is_outbound) == (Cause.INVALID_NUMBER, True)
+    assert "Have the provider send" in (decision.explanation.mend or "")
+
+
+@pytest.mark.parametrize("caller", ["+18005550000", "anonymous", ""])
+def test_a_provider_that_calls_from_another_number_is_told_which_it_may_use(caller: str) -> None:
+    decision = placed("+13035559876", caller)
+    assert isinstance(decision, Reject)
+    assert decision.sip_answer == (403, "Forbidden")
+    assert "is no number of trunk Agents" in decision.explanation.summary
+    assert AGENTS.id in (decision.explanation.mend or "")

@@ -55,7 +55,7 @@ def test_only_from_a_number_of_its_own_and_only_where_there_is_a_carrier() -> No
     foreign = msgspec.structs.replace(FROM_AGENT, from_user="+15550001111")
     decision = decide(table(), foreign)
     assert isinstance(decision, Reject)
-    assert decision.sip_answer[0] == 404
+    assert decision.sip_answer[0] == 403
     alone = msgspec.structs.replace(NUMBER, carrier_trunk_id=AGENT.id)
     decision = decide(table(number=alone), FROM_AGENT)
     assert isinstance(decision, Reject)
@@ -148,7 +148,7 @@ def test_a_server_that_is_down_is_not_tried_by_more_calls_than_may() -> None:
     assert [target.id for target in decision.targets] == [STAND_IN.id]
     decision = decide(table(), FROM_CARRIER, Load(down=down, tried_enough=set(down)))
     assert isinstance(decision, Reject)
-    assert (decision.cause, decision.sip_answer[0], decision.retry_after_seconds) == (Cause.TARGETS_DOWN, 503, 5)
+    assert (decision.cause, decision.sip_answer[0], decision.retry_after_seconds) == (Cause.TARGETS_DOWN, 503, None)
     assert "it sent no answer; as many calls as may are trying it" in decision.explanation.summary
 
 

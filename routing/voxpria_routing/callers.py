@@ -96,6 +96,18 @@ def note_admitted(case: Case, trunk: Trunk) -> None:
         case.tried.append(f"source {case.source}: allowed on trunk {trunk.name}")
 
 
+def no_number_of(case: Case, agent: Trunk) -> Reject:
+    """Refuse what a provider's trunk sends: to no number that calls come in on, and from none that it may call as."""
+    return case.reject(
+        Cause.CALLER_NOT_ALLOWED,
+        f"{case.caller or 'Nobody'} is no number of trunk {agent.name}, which places calls from its own numbers only; "
+        f"and {case.called} is no number that calls come in on through it.",
+        mend=f"Have the provider send a number whose engine is trunk {agent.id} in From; GET /v1/phone-numbers lists "
+        "them.",
+        carrier=agent,
+    )
+
+
 def stranger(case: Case, held: Sequence[Number]) -> Reject:
     """Answer a source that no trunk knows: the same whether the number is held or not, so none can be probed for.
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from voxpria_routing import callers, media, numbers, room, targets
 from voxpria_routing.case import Case, same_owner
 from voxpria_routing.decision import Cause, Decision, Fault, Invite, Reject
-from voxpria_routing.dialled import readings
 from voxpria_routing.load import IDLE, Load
 from voxpria_routing.snapshot import Number, Trunk
 from voxpria_routing.table import Table
@@ -31,6 +30,7 @@ def decide(table: Table, invite: Invite, load: Load = IDLE) -> Decision:
             Cause.NO_SNAPSHOT,
             "This edge has not yet received its routes from the control plane.",
             mend="Check that the API runs and that the edge reaches it; the routes then arrive by themselves.",
+            retry_after_seconds=5,
         )
     known = callers.known(case)
     if isinstance(known, Reject):
@@ -140,9 +140,12 @@ def _outbound(case: Case, known: Mapping[str, Trunk]) -> Decision | None:
         return None
     number = min(ours, key=lambda n: n.id)
     agent = known[number.agent_trunk_id or ""]
-    if not readings(case.called) or agent.provider == "generic":
+    if agent.provider == "generic":
         return None
     callers.note_admitted(case, agent)
+    case.is_outbound = True
+    if not numbers.dialled_out(case, [agent, *filter(None, [case.table.trunks.get(number.carrier_trunk_id)])]):
+        return numbers.not_held(case, agent)
     return _out(case, number, agent)
 
 
@@ -196,4 +199,6 @@ def _not_callable(case: Case, known: list[Trunk], held: tuple[Number, ...]) -> R
         case.note(f"source {case.source}: trunks of several accounts allow it")
     else:
         callers.note_admitted(case, carrier)
+        if carrier.provider != "generic":
+            return callers.no_number_of(case, carrier)
     return numbers.not_held(case, carrier)

@@ -6,10 +6,12 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 import phonenumbers
+from phonenumbers import shortnumberinfo
 
 _E164 = re.compile(r"[1-9][0-9]{6,14}")
 _SEPARATORS = re.compile(r"[-.() ]")
 _UNKNOWN_REGION = "ZZ"
+_LONGEST_EMERGENCY = 6
 _CONTEXT = re.compile(r";phone-context=\+([1-9][-.() 0-9]{0,30})", re.I)
 _DIGITS = re.compile(r"[0-9]{3,17}")
 
@@ -74,6 +76,15 @@ def calling(user: str, countries: Iterable[str] = ()) -> Reading | None:
     """
     found = readings(user, countries)
     return next((reading for reading in found if _is_assigned(reading.e164)), found[0] if found else None)
+
+
+def is_emergency(user: str, countries: Iterable[str] = ()) -> bool:
+    """Tell whether `user` is an emergency number (911, 112, …) in these countries or, if there are none, anywhere."""
+    digits = _SEPARATORS.sub("", clean(user))
+    regions = list(countries) or sorted(shortnumberinfo.SUPPORTED_SHORT_REGIONS)
+    return len(digits) <= _LONGEST_EMERGENCY and any(
+        shortnumberinfo.is_emergency_number(digits, region) for region in regions
+    )
 
 
 def _is_assigned(e164: str) -> bool:

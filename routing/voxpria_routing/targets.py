@@ -48,7 +48,6 @@ def dial(case: Case, number: Number, carrier: Trunk, target: Trunk, called: str)
         mend=f"Look at the health of trunk {target.id}; config.failover_trunk_ids names trunks that stand in.",
         number=number,
         carrier=carrier,
-        retry_after_seconds=5,
     )
 
 

@@ -51,7 +51,7 @@ UNFIT = (488, "Not Acceptable Here")
 def goes_elsewhere(message: messages.Tried) -> bool:
     """Tell whether another server might take the call: not where the caller caused it, or the called one said no."""
     if message.cause == "rejected":
-        return message.code in _NOBODY_THERE or 500 <= message.code < 600
+        return message.code in _NOBODY_THERE or 500 <= message.code < 600 or verdicts.is_redirection(message.code)
     return message.cause in {"unreachable", "forbidden", "no_answer", *_UNSATISFIED}
 
 
@@ -151,6 +151,12 @@ def _cause(call: Call, message: messages.Ended | messages.Tried) -> tuple[events
         return "hangup", None
     if message.cause in _OWN_WORDS:
         return _OWN_WORDS[message.cause]
+    if isinstance(message, messages.Tried) and verdicts.is_redirection(message.code):
+        said = f"{message.code} {messages.text(message.reason)}"
+        return (
+            "rejected",
+            f"It redirects the call ({said}), and calls go to no server but those in trunks' config.server.",
+        )
     for cause in get_args(events.EndCause):
         if cause == message.cause:
             return cause, None

@@ -18,7 +18,7 @@ from voxpria_edge.trunks.resolve import Guard
 _NUMBER = re.compile(r"\+?[0-9]{3,15}")
 _ANSWERS = {"rejected", "no_answer"}
 UNAVAILABLE = (503, "Service Unavailable")
-_RETRY_SECONDS = 5
+_REDIRECTED = (502, "Bad Gateway")
 _LONGEST_RING_MS = 600_000
 """As long as Kamailio keeps any INVITE."""
 _NO_MEDIA = "none"
@@ -116,8 +116,8 @@ def reject(
             return messages.Drop(index=invite.index, label=invite.label)
     if record and not decision.is_stranger:
         headers += f"X-VoxPria-Call-Id: {record}\r\n"
-    if code == 503 or decision.retry_after_seconds:
-        headers += f"Retry-After: {decision.retry_after_seconds or _RETRY_SECONDS}\r\n"
+    if decision.retry_after_seconds:
+        headers += f"Retry-After: {decision.retry_after_seconds}\r\n"
     return messages.Reject(
         index=invite.index,
         label=invite.label,
@@ -134,15 +134,23 @@ def of_last_run(invite: messages.Invite) -> messages.Reject:
     return messages.Reject(index=invite.index, label=invite.label, code=code, reason=reason)
 
 
+def is_redirection(code: int) -> bool:
+    """Tell whether a server's answer sends the call elsewhere (RFC 3261 section 21.3): where it leads, no call goes."""
+    return 300 <= code < 400
+
+
 def give_up(message: messages.Tried) -> messages.Reject:
-    """Return the command to end a call that no server took: by the last one's answer, or 503 if that was not its."""
+    """Return the command to end a call that no server took: by the last one's answer, or 503 if that was not its.
+
+    It says nothing of when to try again: that would keep the carrier's other calls away too (RFC 3261 section 21.5.4).
+    """
     code, reason = (message.code, messages.text(message.reason)) if message.cause in _ANSWERS else UNAVAILABLE
+    if is_redirection(code):
+        code, reason = _REDIRECTED  # one without Contact headers says nothing
     record, note = messages.text(message.record), messages.text(message.note)
     headers = f"X-VoxPria-Call-Id: {call_of_record(record)}\r\n"
     if note.lower().startswith("reason:"):
         headers += f"{note}\r\n"
-    if code == 503:
-        headers += f"Retry-After: {_RETRY_SECONDS}\r\n"
     return messages.Reject(index=message.index, label=message.label, code=code, reason=reason, headers=headers)
 
 
