@@ -156,6 +156,26 @@ def test_a_hold_without_music_is_no_fault_of_the_audio(
     assert call.ended.cause == "hangup"
 
 
+def test_a_codec_that_is_changed_in_vain_stays(edge: RunningEdge, number: str, agent_port: int, folder: Path) -> None:
+    """RFC 3261 section 14.1: an offer that is refused changes nothing, though rtpengine had acted on it."""
+    scenarios = "carrier_changes_its_codec_in_vain", "agent_refuses_a_new_offer"
+    with (
+        rtp_peer(CARRIER, PCMU, 440) as caller,
+        rtp_peer(AGENT, PCMU, 1000) as agent,
+        sides(edge, folder, trunk_to(agent_port), number, (scenarios[0], caller), (scenarios[1], agent)) as (
+            client,
+            server,
+        ),
+    ):
+        agent.talk(described(server, "INVITE"))
+        caller.talk(described(client, "SIP/2.0 200"))
+        described(server, "INVITE", 2)
+        until("the refusal", lambda: "SIP/2.0 491" in client.messages)
+        caller.forget()
+        agent.forget()
+        hear_each_other(caller, agent)
+
+
 def test_a_call_that_is_held_for_long_is_not_taken_for_dead(
     tmp_path_factory: pytest.TempPathFactory, number: str, agent_port: int, folder: Path
 ) -> None:

@@ -29,6 +29,7 @@ from voxpria_edge.control_plane import ControlPlane
 from voxpria_edge.desk.desk import Desk
 from voxpria_edge.desk.dialling import Dialling
 from voxpria_edge.desk.hanging_up import HangingUp
+from voxpria_edge.desk.taking_back import TakingBack
 from voxpria_edge.desk.watch import Watch
 from voxpria_edge.kit import logs
 from voxpria_edge.kit.ids import new_edge_id
@@ -91,6 +92,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         desk = Desk(edge_id, book, kamailio, admission, dialling, hanging_up, bridges)
         requests = Requests(kamailio, is_guarded)
         desk.on_replied = requests.take
+        desk.on_taken_back = TakingBack(rtpengine).take_back
         health = Health(lambda: routes.table, requests, doctor, admission.breakers, settings.health_seconds)
         registrar = Registrar(lambda: routes.table, requests, doctor, contact_of(settings))
         recordings = Recordings(

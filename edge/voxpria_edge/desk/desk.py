@@ -51,6 +51,8 @@ class Desk:
         self._dialling, self._hanging_up, self._middle = dialling, hanging_up, middle
         self.on_replied: Callable[[messages.Replied], None] = lambda _: None
         """Hears what became of requests that are no calls."""
+        self.on_taken_back: Callable[[messages.TakenBack], None] = lambda _: None
+        """Hears of offers within calls that were refused."""
         self.sound_of: SoundOf = lambda _: None
         """Gives the sound of an announcement, if there is one."""
         self.strangers = Strangers()
@@ -88,6 +90,8 @@ class Desk:
                 self.on_replied(message)
             case messages.Challenged():
                 self._dialling.authorize(message)
+            case messages.TakenBack():
+                self.on_taken_back(message)
             case messages.ByeChallenged():
                 self._hanging_up.authorize(message)
             case _ if self._backlog is not None:

@@ -170,6 +170,21 @@ class Stray(OfDialog, frozen=True, tag_field="kind", tag="stray"):
     """A 2xx to an INVITE that nobody waits for any more; it is not kept, as it is repeated until it is acknowledged."""
 
 
+class TakenBack(msgspec.Struct, frozen=True, tag_field="kind", tag="taken_back"):
+    """An offer within a call was refused; not kept. What the two had agreed to before, all in base64."""
+
+    record: str
+    from_tag: str
+    """Of whose offer was refused."""
+    to_tag: str
+    offer: str
+    """What that side said of its media last."""
+    answer: str
+    flags: str
+    """rtpengine's, as Kamailio's module writes them."""
+    answer_flags: str
+
+
 class ByeChallenged(msgspec.Struct, frozen=True, tag_field="kind", tag="bye_challenged"):
     """A side wants credentials for a BYE of the edge's own; not kept. Its tags, and the answer's headers, in base64."""
 
@@ -202,7 +217,7 @@ class Resent(msgspec.Struct, frozen=True, tag_field="kind", tag="resent"):
 
 
 Told = Invite | Broken | Tried | Progress | Answered | Moved | Ended | Unfit | Stray
-Message = Told | Challenged | ByeChallenged | Replied | Live | Resent
+Message = Told | TakenBack | Challenged | ByeChallenged | Replied | Live | Resent
 
 
 def decode(data: bytes) -> Message:
