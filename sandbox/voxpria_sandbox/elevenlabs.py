@@ -57,10 +57,13 @@ class NumberUpdate(BaseModel):
     label: str | None = Field(None, max_length=500)
     inbound_trunk_config: InboundTrunk | None = None
     outbound_trunk_config: OutboundTrunk | None = None
+    livekit_stack: Literal["standard", "static"] | None = None
 
 
 class NumberImport(NumberUpdate):
     """Body of POST."""
+
+    livekit_stack: None = None
 
     phone_number: str = Field(min_length=1, max_length=64)
     label: str = Field(max_length=500)
@@ -82,6 +85,7 @@ class StoredNumber(BaseModel):
     ha1: dict[str, str] = Field(default_factory=dict, repr=False)
     outbound_username: str | None = None
     outbound_password: str | None = Field(None, repr=False)
+    livekit_stack: Literal["standard", "static"] = "standard"
 
     def update(self, change: NumberUpdate) -> None:
         """Take over what was sent; a trunk's configuration is replaced as a whole."""
@@ -90,6 +94,8 @@ class StoredNumber(BaseModel):
             self.agent_id = change.agent_id
         if change.label is not None:
             self.label = change.label
+        if change.livekit_stack is not None:
+            self.livekit_stack = change.livekit_stack
         if change.inbound_trunk_config is not None:
             self._take_inbound(change.inbound_trunk_config)
         if change.outbound_trunk_config is not None:
@@ -144,7 +150,7 @@ class StoredNumber(BaseModel):
                 "username": self.outbound_username,
                 "has_outbound_trunk": True,
             },
-            "livekit_stack": "standard",
+            "livekit_stack": self.livekit_stack,
             "store_sip_messages": True,
         }
 

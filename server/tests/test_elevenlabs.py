@@ -134,6 +134,14 @@ async def test_a_number_whose_import_nobody_heard_of_is_looked_for_first(there, 
     assert [number.phone_number_id for number in there.store.all()] == [taken.provider_number_id]
 
 
+async def test_a_trunk_to_static_addresses_has_its_numbers_on_them(there, provider):
+    static = replace(ORDER, server="sip-static.rtc.elevenlabs.io")
+    taken = await provider.provision(static)
+    assert there.store.all()[0].shown()["livekit_stack"] == "static"
+    await provider.provision(replace(ORDER, provider_number_id=taken.provider_number_id))
+    assert there.store.all()[0].shown()["livekit_stack"] == "static", "its owner may want that for calls out alone"
+
+
 async def test_a_number_that_is_gone_there_is_imported_anew(there, provider):
     first = await provider.provision(ORDER)
     await there.store.remove(first.provider_number_id)

@@ -58,7 +58,7 @@ async def test_each_request_goes_to_the_accounts_own_region():
         assert await Conversations(http, SETTINGS).find("k", call) is None
         project = Project.of("live", "sip-eu.api.openai.com", {"project_id": "proj_1", "api_key": "sk-1"})
         await OpenAI(http, SETTINGS).accept(project, "rtc_1", {"type": "realtime"})
-    assert asked == ["api.eu.residency.elevenlabs.io"] * 3 + ["eu.api.openai.com"]
+    assert asked == ["api.eu.residency.elevenlabs.io"] * 4 + ["eu.api.openai.com"]
 
 
 def test_a_new_key_leaves_a_trunk_in_its_project_and_another_region_does_not():

@@ -41,6 +41,8 @@ class ElevenLabs:
         if there is not None:
             return await session.update(there, order)
         if (number_id := await session.add(order)) is not None:
+            if stack := _stack(order):  # an import can't say it
+                await session.change(number_id, stack)
             return Taken(number_id)
         there = await session.find(order.e164)
         if there is None:
@@ -90,8 +92,12 @@ class _Session(Session):
     async def update(self, there: Mapping[str, Any], order: NumberOrder) -> Taken:
         """Bring a number up to date, and say what is left as somebody else set it."""
         number_id = _id_in(there)
-        content_of(await self.ask("PATCH", _path_of(number_id), _wanted(order, there)))
+        await self.change(number_id, {**_wanted(order, there), **_stack(order)})
         return Taken(number_id, _remark(order, there))
+
+    async def change(self, number_id: str, wanted: Mapping[str, Any]) -> None:
+        """Set what is wanted."""
+        content_of(await self.ask("PATCH", _path_of(number_id), wanted))
 
     async def agent_name(self, agent_id: str) -> str | None:
         answer = await self.ask("GET", f"{_AGENTS}/{quote(agent_id, safe='')}")
@@ -117,6 +123,11 @@ def _wanted(order: NumberOrder, there: Mapping[str, Any]) -> dict[str, Any]:
     if order.agent_id is not None:
         wanted["agent_id"] = order.agent_id
     return wanted
+
+
+def _stack(order: NumberOrder) -> dict[str, str]:
+    """Return what puts a number on the servers with static addresses, where its trunk's server is one of them."""
+    return {"livekit_stack": "static"} if order.server.startswith("sip-static.") else {}
 
 
 def _owners(there: Mapping[str, Any], trunk: str) -> dict[str, Any]:
