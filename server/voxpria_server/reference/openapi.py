@@ -132,7 +132,12 @@ _SIGNATURES = {
     "X-VoxPria-Signature": "The lowercase hex HMAC-SHA256 of the body's bytes, under the webhook's secret.",
     "webhook-id": "The event's id (Standard Webhooks).",
     "webhook-timestamp": "When the attempt was made, in unix seconds (Standard Webhooks).",
-    "webhook-signature": "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body (Standard Webhooks).",
+    "webhook-signature": "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body (Standard Webhooks); a list"
+    " between spaces, by each valid secret.",
+}
+_OF_FORMER = {
+    "X-VoxPria-Signature-Former": "As `X-VoxPria-Signature`, under each former secret that is still valid, newest"
+    " first, between spaces; only while there is one.",
 }
 
 
@@ -283,8 +288,9 @@ def _complete_hook(operation: Json, examples: Examples) -> None:
     """Turn what FastAPI takes for an endpoint of ours into what a receiver gets and may answer."""
     operation["summary"] = operation["description"].removeprefix("Tell that ").rstrip(".").capitalize()
     operation["parameters"] = [
-        {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
-        for name, text in _SIGNATURES.items()
+        {"name": name, "in": "header", "required": is_there, "description": text, "schema": {"type": "string"}}
+        for texts, is_there in ((_SIGNATURES, True), (_OF_FORMER, False))
+        for name, text in texts.items()
     ]
     _give_examples(operation["requestBody"]["content"], examples)
     operation["responses"] = {
