@@ -1,7 +1,6 @@
 """The documented examples, run: every curl command of the reference, by curl, against a running server."""
 
 import json
-import re
 import subprocess
 
 import pytest
@@ -47,7 +46,7 @@ def test_every_documented_example_does_what_it_says(settings, own_cluster):
     try:
         process.until("/healthz", 200)
         for operation, name, example in _examples(process.url):
-            command = re.sub(r"\{(\w+)_id\}", lambda match: ids[match[1]], example)
+            command = example.replace("curl -O ", "curl ")  # its answer is looked at here
             for kind, made in ids.items():
                 command = command.replace(f"{kind}_{_ID}", made)
             status, body = _run(command)

@@ -44,9 +44,10 @@ async def test_no_page_needs_anything_from_outside_or_runs_a_script(client):
         answer = await client.get(path)
         page = Page(answer.text)
         assert answer.status_code == 200
-        assert page.loaded == ["/docs/style.css"]
+        assert page.loaded == ["/docs/icon.svg", "/docs/style.css"]
         assert "script" not in page.tags
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert (await client.get("/docs/icon.svg")).headers["content-type"] == "image/svg+xml"
     style = await client.get("/docs/style.css")
     assert "url(" not in style.text
     assert "@import" not in style.text

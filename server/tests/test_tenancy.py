@@ -171,6 +171,7 @@ async def test_no_one_can_hang_a_number_on_what_is_not_theirs(client, intruder):
     body |= {"agent_id": None, "engine": "elevenlabs", "phone_number": "+12125550001"}
     answer = await intruder.post("/v1/phone-numbers/import", json=body | {"config": {"engine_trunk_id": mine["trunk"]}})
     assert answer.json()["error"]["code"] == "trunk_not_found"
+    assert answer.json()["error"]["details"] == {"field": "config.engine_trunk_id", "provided": mine["trunk"]}
 
 
 async def test_an_agent_of_another_account_is_not_named(client, intruder):

@@ -399,7 +399,7 @@ def _check_engine_trunk(trunks: Mapping[str, Row], provider: str, engine: str | 
         raise InvalidParameterError(
             "Only a number of an engine on a generic trunk has an engine trunk.", field="config.engine_trunk_id"
         )
-    if _named(trunks, config.engine_trunk_id).provider != engine:
+    if _named(trunks, config.engine_trunk_id, "config.engine_trunk_id").provider != engine:
         raise InvalidParameterError(
             "The engine trunk is of another provider than the number's engine.",
             field="config.engine_trunk_id",
@@ -412,13 +412,13 @@ async def _trunk(conn: AsyncConnection, caller: Caller, trunk_id: str) -> Row:
     return _named({} if trunk is None else {trunk.id: trunk}, trunk_id)
 
 
-def _named(trunks: Mapping[str, Row], trunk_id: str) -> Row:
+def _named(trunks: Mapping[str, Row], trunk_id: str, field: str = "trunk_id") -> Row:
     trunk = trunks.get(trunk_id)
     if trunk is None:
         raise NotFoundError(
             "There is no trunk with this id.",
             code="trunk_not_found",
-            details={"field": "trunk_id", "provided": trunk_id},
+            details={"field": field, "provided": trunk_id},
         )
     return trunk
 

@@ -39,6 +39,12 @@ async def get_style() -> Response:
     return Response(pages.style(), media_type="text/css", headers=pages.HEADERS | _FOR_A_WHILE)
 
 
+@router.get("/docs/icon.svg")
+async def get_icon() -> Response:
+    """Return the icon."""
+    return Response(pages.icon(), media_type="image/svg+xml", headers=pages.HEADERS | _FOR_A_WHILE)
+
+
 @router.get("/docs/guides")
 async def get_guides() -> HTMLResponse:
     """Return the list of guides."""

@@ -9,6 +9,8 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
+_ID = "01k9zq3v5xe8t9m2y6w4r7n1ab"
+
 REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "create_trunk": {
         "Any SIP server": {
@@ -34,10 +36,10 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     },
     "bulk_import": {
         "Two numbers": {
-            "trunk_id": "{trunk_id}",
+            "trunk_id": f"trunk_{_ID}",
             "numbers": [
-                {"phone_number": "+12125550101", "agent_id": "{agent_id}"},
-                {"phone_number": "+12125550102", "agent_id": "{agent_id}"},
+                {"phone_number": "+12125550101", "agent_id": f"agent_{_ID}"},
+                {"phone_number": "+12125550102", "agent_id": f"agent_{_ID}"},
             ],
         }
     },
@@ -45,8 +47,8 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "import_number": {
         "A number": {
             "phone_number": "+15555551234",
-            "trunk_id": "{trunk_id}",
-            "agent_id": "{agent_id}",
+            "trunk_id": f"trunk_{_ID}",
+            "agent_id": f"agent_{_ID}",
             "config": {"first_message": "Hello! How can I help you today?", "max_duration": 1800, "language": "en-US"},
         }
     },
@@ -70,9 +72,8 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "update_webhook": {"Switched off": {"status": "disabled"}},
     "send_test_event": {"An ended call": {"event": "call.ended"}},
 }
-"""Bodies that were thought out, by the operation; `{trunk_id}` and its like stand for an id that there is."""
+"""Bodies that were thought out, by the operation."""
 
-_ID = "01k9zq3v5xe8t9m2y6w4r7n1ab"
 BY_NAME: Mapping[str, Any] = {
     "trunk_id": f"trunk_{_ID}",
     "engine_trunk_id": f"trunk_{_ID}",

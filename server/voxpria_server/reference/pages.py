@@ -79,6 +79,12 @@ def style() -> str:
 
 
 @cache
+def icon() -> str:
+    """Return the icon that browsers show, and ask for where no page names one."""
+    return (_FOLDER / "icon.svg").read_text()
+
+
+@cache
 def reference(base_url: str) -> str:
     """Return the reference, made of the OpenAPI document."""
     info = document()["info"]
@@ -121,9 +127,15 @@ def list_of_guides() -> str:
     return render("guide.html", guides=guides(), name="", title="Guides", html="")
 
 
-def curl(base_url: str, path: str, method: str, body: object = None, *, is_keyed: bool = True) -> str:
-    """Return a request as a curl command."""
-    words = ["curl", *(["-X", method] if method not in {"GET", "POST"} or (body is None and method != "GET") else [])]
+def curl(
+    base_url: str, path: str, method: str, body: object = None, *, is_keyed: bool = True, is_file: bool = False
+) -> str:
+    """Return a request as a curl command; with `is_file` it keeps the answer under its own name."""
+    words = [
+        "curl",
+        *(["-O"] if is_file else []),
+        *(["-X", method] if method not in {"GET", "POST"} or (body is None and method != "GET") else []),
+    ]
     lines = [" ".join([*words, shlex.quote(base_url + path)])]
     if is_keyed:
         lines.append(f"-H 'Authorization: Bearer {_KEY}'")
@@ -155,7 +167,14 @@ def _operation(base_url: str, path: str, method: str, operation: Json) -> Json:
         "bodies": _kinds(media["schema"]) if media else {},
         "errors": _errors(operation),
         "curls": {
-            name: curl(base_url, _example_path(path, operation), method, body, is_keyed=bool(scopes))
+            name: curl(
+                base_url,
+                _example_path(path, operation),
+                method,
+                body,
+                is_keyed=bool(scopes),
+                is_file=_is_file(operation),
+            )
             for name, body in _bodies(media).items()
         },
         "answers": _answers(operation),
@@ -236,6 +255,11 @@ def _answers(operation: Json) -> dict[str, str]:
         if int(status) < 400 and "example" in media:
             found[status] = json.dumps(media["example"], indent=2, ensure_ascii=False)
     return found
+
+
+def _is_file(operation: Json) -> bool:
+    content = operation["responses"].get("200", {}).get("content", {})
+    return bool(content) and "application/json" not in content
 
 
 def _example_path(path: str, operation: Json) -> str:
