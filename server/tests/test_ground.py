@@ -88,3 +88,53 @@ async def test_a_job_broken_off_by_a_shutdown_runs_again(database):
         async with asyncio.timeout(10):
             assert await started.get() == attempt
         await worker.stop()
+
+
+async def _leave_behind(database: Database, lock: str) -> None:
+    """Leave a job as a killed worker does: begun, and the worker's heart still."""
+    async with database.transaction() as connection:
+        job_id = await defer(connection, "t:note", {"text": f"left {lock}"}, queue="q", lock=lock, queueing_lock=lock)
+        beginning = "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = :id"
+        await connection.execute(sa.text(beginning), {"id": job_id})
+
+
+async def test_jobs_of_a_lost_worker_run_again_though_one_waits_to_do_the_same(database):
+    """A number provisioned once more while it is being provisioned, and then kill -9; behind it another job."""
+    blueprint, ran = Blueprint(), asyncio.Queue()
+
+    @blueprint.task(name="t:note", pass_context=True)
+    async def note(context, text):
+        await ran.put(text)
+
+    await _leave_behind(database, "a")
+    async with database.transaction() as connection:
+        waiting = await defer(connection, "t:note", {"text": "again a"}, queue="q", lock="a", queueing_lock="a")
+    await _leave_behind(database, "b")
+    assert waiting is not None
+    worker = await _run_worker(database, blueprint, {})
+    try:
+        async with asyncio.timeout(60):
+            assert {await ran.get(), await ran.get()} == {"again a", "left b"}
+    finally:
+        await worker.stop()
+
+
+async def test_a_failed_job_gives_way_to_the_one_that_waits_to_do_the_same(database):
+    blueprint, ran = Blueprint(), asyncio.Queue()
+
+    @blueprint.task(name="t:try", pass_context=True, retry=Retry((0.1,)))
+    async def try_it(context, number):
+        await ran.put(number)
+        if number == 1:
+            async with database.transaction() as connection:
+                await defer(connection, "t:try", {"number": 2}, queue="q", lock="l", queueing_lock="l")
+            raise ZeroDivisionError
+
+    async with database.transaction() as connection:
+        await defer(connection, "t:try", {"number": 1}, queue="q", lock="l", queueing_lock="l")
+    worker = await _run_worker(database, blueprint, {})
+    try:
+        async with asyncio.timeout(60):
+            assert [await ran.get(), await ran.get()] == [1, 2]
+    finally:
+        await worker.stop()

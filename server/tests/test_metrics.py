@@ -29,6 +29,7 @@ async def test_requests_are_counted_by_route_and_status_and_nothing_of_the_reque
     routes = {(labels["route"], labels["status"]) for labels, _ in counted["voxpria_requests_total"]}
     assert {("/v1/calls/{call_id}", "404"), ("none", "404")} <= routes
     assert "first" not in answer.text
+    assert "_created" not in answer.text
     assert counted["voxpria_database_up"] == [({}, 1.0)]
     assert {labels["pool"] for labels, _ in counted["voxpria_database_connections_in_use"]} == {"work", "reads"}
 

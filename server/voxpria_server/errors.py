@@ -356,7 +356,8 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
     """Return the answer for an error that a request raised; log it, if it is ours."""
     api_error = as_api_error(error)
     if api_error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.warning("request failed", code=api_error.code, status=api_error.status, cause=type(error).__name__)
+        cause = str(error) if isinstance(error, DatabaseUnavailableError) else type(error).__name__  # how it is away
+        _log.warning("request failed", code=api_error.code, status=api_error.status, cause=cause)
     if api_error.status == HTTPStatus.METHOD_NOT_ALLOWED:
         api_error.headers["Allow"] = methods_at(request.app, request.scope["path"])
     return render(api_error, request.state.request_id, request.app.state.settings.docs_url)

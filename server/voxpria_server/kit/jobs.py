@@ -9,14 +9,15 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import procrastinate
 import procrastinate.exceptions
 import sqlalchemy as sa
 from procrastinate import App, Blueprint, JobContext, PsycopgConnector
-from procrastinate.jobs import DeleteJobCondition, Job
+from procrastinate.jobs import DeleteJobCondition, Job, Status
+from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -133,6 +134,28 @@ class Retry(BaseRetryStrategy):
         return job.attempts < len(self._delays)
 
 
+class _Queue(JobManager):
+    """Procrastinate's queue, in which no job is in the way of the one that waits to do the same again."""
+
+    async def retry_job(
+        self,
+        job: Job,
+        retry_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+    ) -> None:
+        """Have a job run again; where one with its queueing lock waits already, that one is its next run.
+
+        Two of them can't wait, so this one would stay as it is, not running, and its lock would keep back the other
+        for good.
+        """
+        try:
+            await super().retry_job(job, retry_at, priority, queue, lock)
+        except procrastinate.exceptions.UniqueViolation:
+            await self.finish_job(job, Status.FAILED, delete_job=True)
+
+
 def create_app(url: str, blueprints: Iterable[Blueprint]) -> App:
     """Return the Procrastinate app with every slice's tasks, by the names that the slices give them.
 
@@ -147,6 +170,7 @@ def create_app(url: str, blueprints: Iterable[Blueprint]) -> App:
         kwargs={"connect_timeout": 3, "options": "-c statement_timeout=10000", "application_name": "voxpria-worker"},
     )
     app = App(connector=connector)
+    app.job_manager = _Queue(connector)
     for blueprint in blueprints:
         app.tasks.update(blueprint.tasks)
         app.periodic_registry.periodic_tasks.update(blueprint.periodic_registry.periodic_tasks)
@@ -169,6 +193,7 @@ class Worker:
     """How often is looked for jobs that became due by the clock, as retries do; new ones ring."""
     STALLED_SECONDS = 15.0
     _SHUTDOWN_SECONDS = 1.5
+    _RESCUE_END_SECONDS = 0.2
 
     def __init__(self, make_app: Callable[[], App], parts: dict[str, Any], *, concurrency: int = 20) -> None:
         """`make_app` makes a fresh app (and pool) for each start; `parts` is what the tasks find in their context."""
@@ -220,17 +245,27 @@ class Worker:
                     task_middleware=[trace_job, log_job, measure_job],
                 )
             finally:
-                rescue.cancel()
+                await end_task(rescue, self._RESCUE_END_SECONDS)
 
     async def _rescue(self, app: App) -> None:
         """Run again what a killed worker left behind: its heart has not beaten for 15 s."""
-        manager = app.job_manager
         while True:
             try:
-                await manager.prune_stalled_workers(self.STALLED_SECONDS)
-                for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.STALLED_SECONDS):
-                    _log.warning("job of a lost worker runs again", task=job.task_name, job_id=job.id)
-                    await manager.retry_job(job)
+                await app.job_manager.prune_stalled_workers(self.STALLED_SECONDS)
+                stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=self.STALLED_SECONDS)
             except procrastinate.exceptions.ConnectorException as error:
                 _log.warning("stalled jobs not looked for", error=type(error).__name__)
+                stalled = []
+            for job in stalled:
+                await self._run_again(app, job)
             await asyncio.sleep(self._HEARTBEAT_SECONDS)
+
+    async def _run_again(self, app: App, job: Job) -> None:
+        """Put a job of a lost worker back into the queue; what hinders that is no hindrance to the others."""
+        try:
+            await app.job_manager.retry_job(job)
+            _log.warning("job of a lost worker runs again", task=job.task_name, job_id=job.id)
+        except procrastinate.exceptions.ConnectorException as error:  # another process may have been first
+            _log.warning(
+                "job of a lost worker not put back", task=job.task_name, job_id=job.id, error=type(error).__name__
+            )
