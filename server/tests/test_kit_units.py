@@ -1,6 +1,7 @@
 """The kit's pure parts."""
 
 import os
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from voxpria_server.errors import InvalidNumberError
 from voxpria_server.kit.clock import iso
 from voxpria_server.kit.ids import is_id, new_id
+from voxpria_server.kit.logs import get_logger
 from voxpria_server.kit.sealing import SealBrokenError, Sealer, load_sealer
 from voxpria_server.numbers.service import check_e164
 from voxpria_server.providers.hosts import way_to
@@ -126,3 +128,15 @@ def test_settings_derive_what_is_not_said(tmp_path):
 
 def test_every_setting_says_what_it_is():
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_a_log_on_a_full_disk_loses_its_lines_and_nothing_else(monkeypatch):
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    full = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115  (as a process's stderr is)
+    monkeypatch.setattr(sys, "stderr", full)
+    for _ in range(1000):
+        get_logger("test").error("no room", text="x" * 100)
+    monkeypatch.undo()
+    with suppress(OSError):
+        full.close()
+    os.close(descriptor)

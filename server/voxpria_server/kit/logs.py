@@ -9,6 +9,7 @@ import logging.config
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -59,7 +60,8 @@ class Log:
 
     def _write(self, level: str, event: str, named: Mapping[str, object]) -> None:
         record = {**_fields.get(), **named, "event": event, "level": level, "logger": self._name}
-        sys.stderr.write(f"{_encode(_stamped(record))}\n")
+        with suppress(OSError):  # a full disk, nobody at the other end: the line is lost, not what it tells of
+            sys.stderr.write(f"{_encode(_stamped(record))}\n")
 
 
 def get_logger(name: str) -> Log:
