@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lasting_front import lasting_front
@@ -194,12 +195,17 @@ def test_a_call_that_a_provider_placed(own_edge: RunningEdge, number: str, agent
     assert all(PROVIDER not in message for message in callee.received)
 
 
-def is_connected(edge: RunningEdge, call_id: str) -> bool:
-    """Whether both dialogs of a call in whose middle the agent is are on its disk."""
+def kept(edge: RunningEdge, call_id: str) -> dict[str, Any]:
+    """What the agent has on its disk of a call."""
     with contextlib.closing(sqlite3.connect(edge.folder / "edge" / "spool.sqlite")) as spool:
         rows = spool.execute("SELECT body FROM calls WHERE id = ?", (call_id,)).fetchall()
-    bridges = [json.loads(body)["bridge"] or {} for (body,) in rows]
-    return any(bridge.get("callee") and bridge.get("agent") for bridge in bridges)
+    return next((json.loads(body) for (body,) in rows), {})
+
+
+def is_connected(edge: RunningEdge, call_id: str) -> bool:
+    """Whether both dialogs of a call in whose middle the agent is are on its disk."""
+    bridge = kept(edge, call_id).get("bridge") or {}
+    return bool(bridge.get("callee") and bridge.get("agent"))
 
 
 def answered_of(edge: RunningEdge, trunk_id: str) -> Call | None:

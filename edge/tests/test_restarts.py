@@ -11,7 +11,10 @@ from mutations import request
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from running_edge import RunningEdge, until
 from sipp_tool import header, sipp
+from test_announcements import SHORT, sound_of
+from test_announcements import routes as announced
 from test_fuzz import rpc
+from voxpria_routing.edge_api import HangUp
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -110,6 +113,22 @@ def answer(sock: socket.socket, request_: str, status: str, to: tuple[str, int],
     sock.sendto("\r\n".join([*head, "", body]).encode(), to)
 
 
+def acknowledge(sock: socket.socket, taken: str, to: tuple[str, int]) -> None:
+    """Send the ACK of a 200 to an INVITE."""
+    host, port = sock.getsockname()
+    lines = taken.partition("\r\n\r\n")[0].split("\r\n")
+    routes = [line.partition(":")[2].strip() for line in lines if line.startswith("Record-Route:")]
+    head = [
+        f"ACK {header_of(taken, 'Contact').strip('<>')} SIP/2.0",
+        f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bKack{port}",
+        *(f"Route: {route}" for route in reversed(routes)),
+        *(f"{name}: {header_of(taken, name)}" for name in ("From", "To", "Call-ID")),
+        f"CSeq: {header_of(taken, 'CSeq').split()[0]} ACK",
+        *("Max-Forwards: 70", "Content-Length: 0", "", ""),
+    ]
+    sock.sendto("\r\n".join(head).encode(), to)
+
+
 def test_an_answer_that_comes_after_kamailio_died_reaches_no_caller_and_is_ended(
     own_edge: RunningEdge, number: str, agent_port: int
 ) -> None:
@@ -193,6 +212,37 @@ def test_an_invite_that_is_repeated_since_kamailio_died_is_the_same_call(
     assert call.ended is not None
     assert (call.ended.cause, call.ended.sip_code) == ("rejected", 486)
     assert call.invited.refusal is None
+
+
+def test_an_invite_that_is_repeated_before_its_caller_was_told_of_the_recording_is_the_same_call(
+    own_edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    """The agent was about to answer when Kamailio died."""
+    edge, unique = own_edge, f"told{agent_port}"
+    announced(edge, number, SHORT, agent_port)
+    sound_of(edge, SHORT)
+    to = edge.address, edge.sip_port
+    with udp(CARRIER) as carrier, sipp("agent_answers", folder, address=AGENT, port=agent_port) as agent:
+        invite = request("INVITE", number, carrier.getsockname(), unique=unique)
+        with edge.paused("rtpengine"):
+            carrier.sendto(invite, to)
+            until("it is told of", lambda: edge.calls(f"{unique}@{CARRIER}"))
+            edge.kill_part("kamailio")
+        assert hears_nothing_of(carrier, "SIP/2.0 200")
+        edge.control_plane.status = None
+        edge.start_part("kamailio")
+        until("the edge is up again", edge.is_up, 90)
+        carrier.sendto(invite, to)
+        acknowledge(carrier, heard(carrier, "SIP/2.0 200"), to)
+        until("the agent has its ACK", lambda: any(message.startswith("ACK") for message in agent.received))
+        [call] = edge.calls(f"{unique}@{CARRIER}")
+        edge.control_plane.order(HangUp(id=f"hang_up {call.id}", call_id=call.id))
+        answer(carrier, heard(carrier, "BYE"), "200 OK", to)
+        agent.wait()
+    call = edge.ended_call(f"{unique}@{CARRIER}")
+    assert [call.kinds.count(kind) for kind in ("invited", "answered", "ended")] == [1, 1, 1]
+    assert call.ended is not None
+    assert (call.ended.cause, call.ended.by) == ("hangup", "api")
 
 
 def test_an_invite_that_was_refused_before_kamailio_died_is_refused_once(own_edge: RunningEdge, number: str) -> None:

@@ -115,6 +115,23 @@ async def test_a_call_past_its_time_is_ended_whatever_its_media(tmp_path: Path, 
         assert bool(at.book.open_calls) is not orphan
 
 
+@pytest.mark.parametrize(("refreshed", "ending"), [(None, "session_expired"), (100, None), (0, None)])
+async def test_a_session_that_nobody_refreshes_is_ended_whatever_its_media(
+    tmp_path: Path, refreshed: int | None, ending: str | None
+) -> None:
+    """RFC 4028: refreshed once more for 100 seconds, or for as long as it will."""
+    async with office(tmp_path) as at:
+        media, call = Media(), await call_of(at, seconds_ago=60, answered=False)
+        media.sessions[call.id] = {}
+        answered_at = datetime.now(UTC).timestamp() - 60
+        await at.hear(words.answered(call.id, answered_at, expires=40))
+        if refreshed is not None:
+            again = words.progress("moved", call.id, answered_at + 20)
+            await at.hear(again | {"caller": "", "agent": "", "expires": refreshed})
+        await look(Watch(at.book, at.hanging_up, media))
+        assert at.book.calls[call.id].ending == ending
+
+
 async def test_kamailio_has_time_to_end_a_call_itself(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         media, call = Media(), await call_of(at, seconds_ago=120 + 2)

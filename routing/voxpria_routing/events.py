@@ -26,6 +26,7 @@ EndCause = Literal[
     "canceled",  # the caller gave up while it rang
     "unreachable",  # no answer at all from the called side: transport, DNS, TLS, time-out
     "media_timeout",  # no packet from either side for longer than the media time-out
+    "session_expired",  # nobody refreshed the session in the time that both sides had agreed on (RFC 4028)
     "insecure_media",  # a side whose trunk requires SRTP described other media, and was cut off
     "unreadable_media",  # a side's session description can't be read, so that its media can't be relayed
     "not_placed",  # no edge took the call that the API asked for

@@ -101,7 +101,7 @@ def test_status_of_an_unanswered_call(cause, code, status):
     assert (call.status, call.duration_seconds, call.answered_at) == (status, 0, None)
 
 
-@pytest.mark.parametrize("cause", ["hangup", "max_duration", "media_timeout", "lost"])
+@pytest.mark.parametrize("cause", ["hangup", "max_duration", "media_timeout", "session_expired", "lost"])
 def test_an_answered_call_is_completed_however_it_ends(cause):
     call = replay([invited(), ANSWERED, ended(cause)])
     assert (call.status, call.duration_seconds) == ("completed", 9)

@@ -149,6 +149,23 @@ async def test_an_invites_answer_is_repeated_until_its_ack(status: int) -> None:
     transactions.close()
 
 
+async def test_an_answer_after_long_ringing_is_repeated_as_long_as_any_and_that_nobody_acknowledges_it_is_told() -> (
+    None
+):
+    wire, core = Wire(), Core()
+    transactions = Transactions(core)
+    transactions.receive(request("INVITE"), wire)
+    [invite] = core.requests
+    lost = asyncio.Event()
+    invite.on_unacknowledged = lost.set
+    await asyncio.sleep(transaction.LIFETIME_SECONDS * 0.75)
+    invite.respond(answer(invite.request, 200))
+    answered = asyncio.get_running_loop().time()
+    await asyncio.wait_for(lost.wait(), 30)
+    assert asyncio.get_running_loop().time() - answered > transaction.LIFETIME_SECONDS * 0.9
+    transactions.close()
+
+
 async def test_cancel_reaches_an_invite_that_still_rings_and_no_other() -> None:
     wire, core = Wire(), Core()
     transactions = Transactions(core)

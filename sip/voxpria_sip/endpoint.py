@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 import structlog
@@ -37,9 +37,11 @@ class DialogUser(Protocol):
 class Endpoint:
     """One user agent on one address. `handlers` take requests outside dialogs, by method."""
 
-    def __init__(self, address: str, handlers: Mapping[str, Handler], software: str) -> None:
-        """`software` is what Server and User-Agent say."""
-        self.address, self._software = address, software
+    def __init__(
+        self, address: str, handlers: Mapping[str, Handler], software: str, extensions: Collection[str] = ()
+    ) -> None:
+        """`software` is what Server and User-Agent say; `extensions` are option tags that such requests may require."""
+        self.address, self._software, self._extensions = address, software, extensions
         self._handlers = handlers
         self._transactions = Transactions(self)
         self.transports = Transports(address, self._transactions.receive, self._transactions.lost)
@@ -128,15 +130,20 @@ class Endpoint:
 
     async def _handle_outside(self, transaction: ServerTransaction) -> None:
         request = transaction.request
-        required = request.headers.all("Require")
         handler = self._handlers.get(request.method)
         if handler is None:
             respond(transaction, 405, "Method Not Allowed", [("Allow", METHODS)])
-        elif required:
-            respond(transaction, 420, "Bad Extension", [("Unsupported", ", ".join(required))])
-        else:
+        elif not is_refused_extension(transaction, self._extensions):
             Uri.parse(request.uri)
             await handler(transaction)
+
+
+def is_refused_extension(transaction: ServerTransaction, known: Collection[str]) -> bool:
+    """Refuse a request that requires an extension which is not among the known ones (RFC 3261 section 8.2.2.3)."""
+    unknown = [tag for tag in transaction.request.headers.all("Require") if tag not in known]
+    if unknown:
+        respond(transaction, 420, "Bad Extension", [("Unsupported", ", ".join(unknown))])
+    return bool(unknown)
 
 
 def respond(

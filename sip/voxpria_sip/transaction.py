@@ -115,14 +115,16 @@ class ClientTransaction:
 class ServerTransaction:
     """A request of the peer's, and our responses to it."""
 
-    def __init__(self, request: Request, flow: Flow) -> None:
-        self.request = request
+    def __init__(self, request: Request, flow: Flow, ended: Callable[[], None]) -> None:
+        self.request, self._ended = request, ended
         self.flow = reply_flow(request, flow)
         self.source = flow.remote
         self.canceled = asyncio.Event()
         """Set by a CANCEL that came in time."""
         self.acknowledged = asyncio.Event()
         """Set by the ACK of an INVITE's final response."""
+        self.on_unacknowledged: Callable[[], None] = lambda: None
+        """Called where that does not come in time (RFC 3261 section 13.3.1.4)."""
         self._last: bytes | None = None
         self._sender: asyncio.Task[None] | None = None
         self.is_final = False
@@ -135,6 +137,8 @@ class ServerTransaction:
             return
         self._last = bytes(response)
         self.is_final = response.is_final
+        if self.is_final:
+            self._ended()
         self.flow.send(self._last)
         if self.is_final and self.request.method == "INVITE" and (response.is_success or self.flow.transport == "udp"):
             self._sender = asyncio.create_task(self._send_until_acknowledged(self._last))
@@ -155,6 +159,7 @@ class ServerTransaction:
                             return
                     self.flow.send(data)
                     pause = min(2 * pause, T2_SECONDS)
+        self.on_unacknowledged()
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -211,19 +216,19 @@ class Transactions:
 
     def _open(self, request: Request, flow: Flow, key: tuple[str, str, str]) -> None:
         _note_source(request, flow)
-        transaction = self._servers[key] = ServerTransaction(request, flow)
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.call_later(LIFETIME_SECONDS + T1_SECONDS, self._forget_server, key)  # its ACK is late by then
+
+        transaction = self._servers[key] = ServerTransaction(request, flow, ended)
         if request.method == "CANCEL":
             self._cancel(transaction)
         else:
             self._core.on_request(transaction)
-        asyncio.get_running_loop().call_later(LIFETIME_SECONDS, self._forget_server, key)
 
     def _forget_server(self, key: tuple[str, str, str]) -> None:
-        """Forget a finished transaction; one that is still ringing keeps its place."""
-        if self._servers[key].is_final:
-            self._servers.pop(key).stop()
-        else:
-            asyncio.get_running_loop().call_later(LIFETIME_SECONDS, self._forget_server, key)
+        self._servers.pop(key).stop()
 
     def _cancel(self, transaction: ServerTransaction) -> None:
         invite = self._servers.get(_server_key(transaction.request, "INVITE"))

@@ -13,13 +13,17 @@ from voxpria_sip.transaction import LIFETIME_SECONDS, TransactionError
 
 from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.own_sdp import facing
-from voxpria_edge.bridge.side import Side, Who
+from voxpria_edge.bridge.side import AGENT, CALLEE, Side, Who
 from voxpria_edge.calls.call import Bridge, Call
 from voxpria_edge.kit.background import Background
 from voxpria_edge.media import sdp
 from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
 
 _CONNECT_SECONDS = 15
+_UNKNOWN_REQUESTS = 10_000
+"""More than our last run can have sent within a call; a gap in CSeq is allowed (RFC 3261 section 12.2.2)."""
+OnFailed = Callable[[str, events.EndCause, str], None]
+"""Hears why there is no call (any more), by its id, as a cause of its end and a sentence."""
 OF_ONE_DIALOG = frozenset(
     (
         *("via", "route", "record-route", "from", "to", "call-id", "cseq", "contact"),
@@ -33,15 +37,22 @@ class Bridged:
     """One call."""
 
     def __init__(
-        self, call: Call, endpoint: Endpoint, caller: Caller, rtpengine: Rtpengine, on_changed: Callable[[Call], None]
+        self,
+        call: Call,
+        endpoint: Endpoint,
+        caller: Caller,
+        rtpengine: Rtpengine,
+        on_changed: Callable[[Call], None],
+        on_failed: OnFailed,
     ) -> None:
-        """`on_changed` keeps the call with its bridge as it is from then on."""
+        """`on_changed` keeps the call with its bridge as it is from then on; `on_failed` hears why it is over."""
         self.call = call
         self.bridge = call.bridge or Bridge()
         self.our_tag = self.bridge.tag or call.from_tag
         """Ours in the media session, until the agent has our place there."""
         self.ended = asyncio.Event()
-        self._endpoint, self._caller, self._rtpengine, self._on_changed = endpoint, caller, rtpengine, on_changed
+        self._endpoint, self._caller, self._rtpengine = endpoint, caller, rtpengine
+        self._on_changed, self._on_failed = on_changed, on_failed
         self.connected = asyncio.Event()
         """Set once each hears the other."""
         self._sides: list[Side] = []
@@ -68,11 +79,12 @@ class Bridged:
         self._on_changed(self.call)
 
     def adopt(self) -> None:
-        """Take the requests of both halves."""
-        if self.bridge.callee is not None:
-            self.take(self.bridge.callee, "callee")
-        if self.bridge.agent is not None:
-            self.take(self.bridge.agent, "agent")
+        """Take the requests of both halves, as the disk knows them: it has not heard of each request that we sent."""
+        for dialog, who in ((self.bridge.callee, CALLEE), (self.bridge.agent, AGENT)):
+            if dialog is not None:
+                dialog.local_cseq += _UNKNOWN_REQUESTS
+                self.take(dialog, who)
+        self.change()
 
     def take(self, dialog: Dialog, who: Who) -> Side:
         """Take the requests of one half from now on."""
@@ -83,7 +95,7 @@ class Bridged:
 
     async def join(self, dialog: Dialog, answer: str) -> None:
         """Give the agent our place in the media session."""
-        self.take(dialog, "agent")
+        self.take(dialog, AGENT)
         self.change(agent=dialog, agent_sdp=answer)
         await self._answer_of_agent()
 
@@ -120,12 +132,12 @@ class Bridged:
         The other side hears of none: rtpengine stands between them.
         """
         bridge = self.bridge
-        is_secure = bridge.is_callee_secure if side.who == "callee" else bridge.is_agent_secure
+        is_secure = bridge.is_callee_secure if side.who == CALLEE else bridge.is_agent_secure
         if is_secure and not sdp.is_encrypted(offered):
             return None
         assert bridge.callee is not None
         callee_tag, agent_tag = bridge.callee.remote_tag, self.our_tag
-        if side.who == "callee":
+        if side.who == CALLEE:
             answer = await self._renew(callee_tag, offered, bridge.agent_flags, agent_tag, bridge.agent_sdp)
             self.change(callee_sdp=offered)
         else:
@@ -133,9 +145,13 @@ class Bridged:
             self.change(agent_sdp=offered)
         return answer
 
+    def moved(self, side: Side) -> None:
+        """Keep where a side is from now on."""
+        self.change(**{side.who: side.dialog})
+
     def said(self, side: Side) -> str:
         """Return what a side said of its media last, as it is when nobody holds."""
-        return facing("", self.bridge.callee_sdp if side.who == "callee" else self.bridge.agent_sdp)
+        return facing("", self.bridge.callee_sdp if side.who == CALLEE else self.bridge.agent_sdp)
 
     def take_answer(self, side: Side, answered: str) -> None:
         """Take what a side answers to an offer of ours; without the encryption that it must have, the call is over."""
@@ -175,6 +191,14 @@ class Bridged:
         side.is_over = True
         self._background.begin(self.hang_up())
 
+    def unacknowledged(self) -> None:
+        """End the call: a side never said that it has our answer to its INVITE (RFC 3261 section 13.3.1.4)."""
+        self.fail("lost", "One side never acknowledged that it has our answer (no ACK in 32 seconds).")
+
+    def fail(self, cause: events.EndCause, why: str) -> None:
+        """Say why there is no call, or none any more."""
+        self._on_failed(self.call.id, cause, why)
+
     async def hang_up(self) -> None:
         """End what is up, and what is being set up."""
         self.ended.set()
@@ -185,13 +209,25 @@ class Bridged:
         side.is_over = True
         side.is_over = await self._caller.bye(side.dialog)
 
+    def drop(self) -> None:
+        """Go no further, and tell nobody."""
+        self._on_changed, self._on_failed = _hear_nothing, _hear_nothing
+        for side in self._sides:
+            side.is_over = True
+            self._endpoint.forget(side.dialog)
+        self.ended.set()
+
     def close(self, by: events.Side | None) -> None:
         """Hang up on whoever has not hung up; requests that are repeated are answered for a while."""
         for side in self._sides:
-            side.is_over = side.is_over or (by, side.who) in (("caller", "callee"), ("agent", "agent"))
+            side.is_over = side.is_over or (by, side.who) in (("caller", CALLEE), ("agent", AGENT))
         self._background.begin(self.hang_up())
         asyncio.get_running_loop().call_later(LIFETIME_SECONDS, self._forget)
 
     def _forget(self) -> None:
         for side in self._sides:
             self._endpoint.forget(side.dialog)
+
+
+def _hear_nothing(*_: object) -> None:
+    pass

@@ -7,16 +7,17 @@ from pathlib import Path
 import structlog
 from voxpria_routing.decision import Dial
 from voxpria_routing.edge_api import Place
-from voxpria_routing.events import EndCause, Side
+from voxpria_routing.events import Side
 from voxpria_routing.hosts import bracketed
 from voxpria_sip.endpoint import Endpoint, respond
 from voxpria_sip.transaction import ServerTransaction
 from voxpria_sip.transport import Address
 from voxpria_sip.uri import MalformedError
 
-from voxpria_edge.bridge.bridged import Bridged
+from voxpria_edge.bridge.bridged import Bridged, OnFailed
 from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.setup import Problem, SetUp
+from voxpria_edge.bridge.side import EXTENSIONS
 from voxpria_edge.calls.call import Call
 from voxpria_edge.calls.half import Half
 from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
@@ -46,14 +47,13 @@ class Bridges:
         rtpengine: Rtpengine,
         on_changed: Callable[[Call], None],
         on_over: Callable[[Half], None],
-        on_failed: Callable[[str, EndCause, str], None],
+        on_failed: OnFailed,
     ) -> None:
         """`on_changed` keeps a call with its bridge as it is from then on; `on_over` hears that a half was tried.
 
-        `on_failed` hears why there is no call, by its id, as a cause of its end and a sentence, where it is not
-        Kamailio that says so.
+        `on_failed` hears why there is no call (any more), where it is not Kamailio that says so.
         """
-        self._endpoint = Endpoint(address, {"INVITE": self._take_invite}, _SOFTWARE)
+        self._endpoint = Endpoint(address, {"INVITE": self._take_invite}, _SOFTWARE, EXTENSIONS)
         self._caller = Caller(self._endpoint, kamailio, on_over)
         self._rtpengine, self._on_changed, self._on_failed = rtpengine, on_changed, on_failed
         self._announced: dict[str, _Announced] = {}
@@ -117,22 +117,26 @@ class Bridges:
         await self._set_up(call, lambda set_up: set_up.place(order, decision, sound, connect))
 
     async def _set_up(self, call: Call, work: Callable[[SetUp], Awaitable[Problem | None]]) -> None:
+        before = self._bridged.get(call.id)
+        if before is not None:  # its INVITE came in again, as its caller had no answer when Kamailio died
+            before.drop()
         bridged = self._bridged[call.id] = self._middle_of(call)
         try:
             problem = await work(SetUp(bridged, self._endpoint.address, self._caller, self._rtpengine))
             if problem is not None:
-                self._on_failed(call.id, *problem)
+                bridged.fail(*problem)
         except (RtpengineError, OSError, MalformedError) as error:
             _log.warning("a call could not be set up", call_id=call.id, error=str(error))
             why = "The edge's media relay did not answer, or the other side's answer could not be read."
-            self._on_failed(call.id, "refused", why)
+            bridged.fail("refused", why)
         finally:
             if not bridged.is_up:
                 await bridged.hang_up()
-                self._bridged.pop(call.id, None)
+                if self._bridged.get(call.id) is bridged:
+                    del self._bridged[call.id]
 
     def _middle_of(self, call: Call) -> Bridged:
-        return Bridged(call, self._endpoint, self._caller, self._rtpengine, self._on_changed)
+        return Bridged(call, self._endpoint, self._caller, self._rtpengine, self._on_changed, self._on_failed)
 
     async def hang_up(self, call_id: str) -> bool:
         """End both halves; False if we are not in the middle of that call."""

@@ -25,7 +25,7 @@ from voxpria_edge.admission import consent
 from voxpria_edge.bridge.bridged import OF_ONE_DIALOG, Bridged
 from voxpria_edge.bridge.caller import Caller
 from voxpria_edge.bridge.own_sdp import as_answered, own_answer, own_offer
-from voxpria_edge.bridge.side import ALLOW
+from voxpria_edge.bridge.side import AGENT, ALLOW, CALLEE
 from voxpria_edge.calls import endings
 from voxpria_edge.calls.call import AGENT_TAG, CARRIER_TAG, Call, Spoken
 from voxpria_edge.calls.half import Half
@@ -36,7 +36,6 @@ from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
 
 _log = structlog.get_logger(__name__)
 
-_ACK_SECONDS = 5
 Pairs = tuple[tuple[str, str], ...]
 """Headers, as name and value."""
 Problem = tuple[EndCause, str]
@@ -110,10 +109,12 @@ class SetUp:
 
     async def _place_for(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
         request, offered, tag = transaction.request, transaction.request.body.decode(errors="replace"), new_tag()
-        headers = self._headers_of_answer(request)
+        routes = _routes(request)
 
         def ring() -> None:
-            respond(transaction, 180, "Ringing", headers, tag=tag)
+            if "100rel" not in request.headers.all("Require"):  # else it would have to be reliable (RFC 3262 section 3)
+                headers = [*routes, ("Contact", self._bridged.contact), ("Allow", ALLOW)]
+                respond(transaction, 180, "Ringing", headers, tag=tag)
 
         callee = await self._call_callee(decision, offered, _kept(request), ring)
         if not isinstance(callee, Half):
@@ -136,8 +137,7 @@ class SetUp:
             is_agent_secure=asked_of_caller(decision.carrier, is_outbound=True) == "required",
         )
         assert self._bridged.bridge.agent is not None
-        self._bridged.take(self._bridged.bridge.agent, "agent").answered = transaction
-        respond(transaction, 200, "OK", headers, tag=tag, body=answer.encode())
+        self._bridged.take(self._bridged.bridge.agent, AGENT).accept(transaction, routes, answer, tag)
         self._bridged.connected.set()
         return None
 
@@ -166,14 +166,21 @@ class SetUp:
         dialog = Dialog.of_called(request, tag)
         is_secure = asked_of_caller(decision.carrier, is_outbound=decision.is_outbound) == "required"
         bridged.change(callee=dialog, callee_sdp=offered, answer_flags=media.answer, is_callee_secure=is_secure)
-        bridged.take(dialog, "callee").answered = transaction
-        respond(transaction, 200, "OK", self._headers_of_answer(request), tag=tag, body=answer.encode())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(transaction.acknowledged.wait(), _ACK_SECONDS)
+        bridged.take(dialog, CALLEE).accept(transaction, _routes(request), answer, tag)
+        await self._acknowledged(transaction)
         await self._speak(sound)
         sender = _TAG.sub("", request.headers.get("From") or "")
         to_agent = _ToAgent(sender, decision.called, headers=_kept(request), flags=negotiation.only(decision, codec))
         return await self._connect(decision, to_agent)
+
+    async def _acknowledged(self, transaction: ServerTransaction) -> None:
+        """Wait until a caller has our answer; the call ends if it never does."""
+        waiting = [asyncio.create_task(each.wait()) for each in (transaction.acknowledged, self._bridged.ended)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
 
     async def _speak(self, sound: Path) -> None:
         """Have an announcement spoken to the end; where that fails, nothing is recorded."""
@@ -245,7 +252,7 @@ class SetUp:
             return _INSECURE
         is_secure = _is_secure(callee.target)
         bridged.change(callee=callee.dialog, callee_sdp=callee.description, is_callee_secure=is_secure)
-        bridged.take(callee.dialog, "callee")
+        bridged.take(callee.dialog, CALLEE)
         return callee
 
     async def _answer_of_callee(self, dialog: Dialog, description: str) -> str:
@@ -279,10 +286,6 @@ class SetUp:
             half = following
         return half
 
-    def _headers_of_answer(self, request: Request) -> list[tuple[str, str]]:
-        routes = [("Record-Route", route) for route in request.headers.lines("Record-Route")]
-        return [*routes, ("Contact", self._bridged.contact), ("Allow", ALLOW)]
-
     def _sender(self, number: str) -> str:
         return f"<sip:{number}@{bracketed(self._caller.kamailio[0])}>"
 
@@ -303,6 +306,10 @@ class SetUp:
 def _kept(request: Request) -> Pairs:
     """Return the headers of an INVITE that go on in ours."""
     return tuple((n, v) for n, v in request.headers if n.lower() not in OF_ONE_DIALOG | _OF_ONE_INVITE)
+
+
+def _routes(request: Request) -> list[tuple[str, str]]:
+    return [("Record-Route", route) for route in request.headers.lines("Record-Route")]
 
 
 def _is_insecure(half: Half) -> bool:

@@ -1,6 +1,7 @@
 """A call as the edge remembers it, from its INVITE until it is done with. Pure."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -12,6 +13,7 @@ from voxpria_edge.calls import legs
 from voxpria_edge.kit.ids import event_id
 from voxpria_edge.proxy import messages
 
+_LONGEST_SESSION_SECONDS = 7 * 86400
 CARRIER_TAG, AGENT_TAG = "voxcarrier-", "voxagent-"
 """How our tags begin in the two halves of a call in whose middle we are, so that its messages can be told apart."""
 
@@ -89,6 +91,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The account and the trunk that it came through, as its limits are counted (`voxpria_routing.load`)."""
     answered_at: datetime | None = None
     ended_at: datetime | None = None
+    expires: Mapping[str, datetime] = {}
+    """Until when it lasts if nobody refreshes it (RFC 4028), by what Kamailio knows it by."""
     ending: events.EndCause | None = None
     """Why we asked Kamailio to end it, if we did."""
     ended_by: events.Side = "edge"
@@ -106,8 +110,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_connected(self) -> bool:
         """Whether a trunk's server has taken it: of a call that we answered first, the agent's."""
-        awaits_agent = self.bridge is not None and self.bridge.tag != "" and self.bridge.agent is None
+        awaits_agent = self.is_ours_to_answer and self.bridge is not None and self.bridge.agent is None
         return self.answered_at is not None and not awaits_agent
+
+    @property
+    def is_ours_to_answer(self) -> bool:
+        """Whether it came in and we answer its caller before the agent is called, see decision 21."""
+        return self.bridge is not None and self.bridge.tag != ""
 
     @property
     def records(self) -> dict[str, str]:
@@ -120,6 +129,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         called = self.trunk_id if self.is_outbound else ""
         agents = {self.bridge.agent_record: self.bridge.agent_trunk_id} if self.bridge.agent_record else {}
         return {self.id: called or "", **agents}
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the first of its sessions is over that nobody refreshes."""
+        return min(self.expires.values(), default=None)
 
     @property
     def trunk_id(self) -> str | None:
@@ -151,7 +165,7 @@ def answered(call: Call, message: messages.Answered) -> tuple[Call, list[events.
     """Return the answered call, and what is reported; nothing the second time (a repeated 200)."""
     if call.answered_at is not None or call.ended_at is not None:
         return call, []
-    call = msgspec.structs.replace(call, answered_at=messages.time(message.at))
+    call = msgspec.structs.replace(refreshed(call, message), answered_at=messages.time(message.at))
     if call.bridge is None:
         dialogs = {"to_caller": legs.answered(call.to_caller, message), "to_agent": legs.to_agent(message)}
         call = msgspec.structs.replace(call, **dialogs)
@@ -173,6 +187,15 @@ def answer_of(call: Call) -> events.Answered:
         recording=call.is_captured,
         trunk_id=call.trunk_id if call.is_connected else None,
     )
+
+
+def refreshed(call: Call, message: messages.Answered | messages.Moved) -> Call:
+    """Return the call with its session, or that of one of its halves, as long as a 2xx says."""
+    record = messages.text(message.record)
+    expires = {name: at for name, at in call.expires.items() if name != record}
+    if message.expires > 0:
+        expires[record] = messages.time(message.at) + timedelta(seconds=min(message.expires, _LONGEST_SESSION_SECONDS))
+    return msgspec.structs.replace(call, expires=expires)
 
 
 def moved(call: Call, message: messages.Moved) -> Call:

@@ -148,8 +148,8 @@ class Desk:
                 self._end(message)
 
     def _note_where(self, message: messages.Moved) -> None:
-        call = self._book.open_call(messages.text(message.record))
-        moved = calls.moved(call, message) if call else None
+        call = self._book.open_call(call_of_record(messages.text(message.record)))
+        moved = calls.moved(calls.refreshed(call, message), message) if call else None
         self._book.remember(message.id, moved if moved != call else None, [])  # most only say that they are still there
 
     def _answer(self, invite: messages.Invite) -> None:

@@ -94,7 +94,8 @@ class Dialling:
         if half is not None:
             self._admission.half_is_answered(half)
         if call is None:
-            self._book.remember(message.id, None, [])
+            whole = self._book.open_call(call_of_record(record))
+            self._book.remember(message.id, calls.refreshed(whole, message) if whole else None, [])
         else:
             self._book.remember(message.id, *calls.answered(call, message))
 

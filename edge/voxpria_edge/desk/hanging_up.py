@@ -142,6 +142,8 @@ class HangingUp:
         call = self._book.open_call(record)
         if call is None and record not in self._book.over:
             return  # whoever made this up is told nothing
+        if call is not None and record == call.id and call.is_ours_to_answer:
+            return  # our own, which is repeated until a caller that calls in again has it
         requests = uac.acknowledged_and_ended(message)
         self._background.begin(self._send(requests[:1] if call and call.answered_at else requests, record))
 

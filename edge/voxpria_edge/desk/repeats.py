@@ -20,8 +20,7 @@ class Repeats:
 
     def look(self) -> None:
         """See which calls nobody has answered yet: Kamailio is there (again)."""
-        calls = (call for call in self._book.open_calls if call.answered_at is None and call.bridge is None)
-        self._unanswered = {call.marks: call.id for call in calls if call.marks}
+        self._unanswered = {call.marks: call.id for call in self._book.open_calls if _may_be_repeated(call)}
 
     def call_of(self, invite: messages.Invite) -> Call | None:
         """Return the call that this INVITE has opened already; once."""
@@ -31,3 +30,8 @@ class Repeats:
     def refused(self, invite: messages.Invite) -> bool:
         """Note that an INVITE is refused; False if it was lately, and so has its record."""
         return self._refused.is_new(marks_of(invite))
+
+
+def _may_be_repeated(call: Call) -> bool:
+    """Tell whether a caller may still send its INVITE again: not an agent whose callee is being called meanwhile."""
+    return call.marks != "" and call.answered_at is None and (call.bridge is None or call.is_ours_to_answer)

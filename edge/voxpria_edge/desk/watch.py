@@ -1,7 +1,7 @@
 """Looks after open calls whose end nobody may tell: their time is over, their media gone, or Kamailio has lost them."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from voxpria_routing.events import EndCause, Side
 
@@ -45,13 +45,18 @@ class Watch:
             await self.end_silent()
 
     def end_overdue(self) -> None:
-        """Begin to end the calls whose time is over, and lose those that a restarted Kamailio was still setting up."""
+        """Begin to end the calls whose time is over, and lose those that a restarted Kamailio was still setting up.
+
+        Sides that have agreed on a session timer end the call themselves, unless they are gone.
+        """
         for call in self._book.open_calls:
             is_orphan = call.id in self._book.orphans
             if call.answered_at is None and is_orphan and not _may_come_again(call):
                 self._book.lose(call, "Kamailio was restarted while the call was being set up.")
             elif _seconds(call) > call.max_duration_seconds + (0 if is_orphan else _GRACE_SECONDS) and not call.ending:
                 self._end(call.id, "max_duration")
+            elif self._book.is_current and _has_expired(call) and not call.ending:
+                self._end(call.id, "session_expired")
 
     async def end_silent(self) -> None:
         """Begin to end the calls that have no media any more; and once more what should have ended by now."""
@@ -87,6 +92,12 @@ class Watch:
 def _seconds(call: Call) -> float:
     """Return how long a call is up; 0 for one that nobody has answered."""
     return (datetime.now(UTC) - call.answered_at).total_seconds() if call.answered_at else 0.0
+
+
+def _has_expired(call: Call) -> bool:
+    """Tell whether nobody has refreshed a session in time (RFC 4028 section 10)."""
+    grace = timedelta(seconds=_GRACE_SECONDS)
+    return call.answered_at is not None and call.expires_at is not None and datetime.now(UTC) > call.expires_at + grace
 
 
 def _may_come_again(call: Call) -> bool:

@@ -106,6 +106,8 @@ class Answered(msgspec.Struct, frozen=True, tag_field="kind", tag="answered", re
     id: Id
     at: At
     record: str
+    expires: int = 0
+    """How many seconds the session lasts that nobody refreshes (RFC 4028); 0 is as long as it will."""
     from_: str = ""
     to: str = ""
     call_id: str = ""
@@ -121,6 +123,8 @@ class Moved(msgspec.Struct, frozen=True, tag_field="kind", tag="moved"):
     record: str
     caller: str
     agent: str
+    expires: int = 0
+    """As in `Answered`: this was a refresh as well."""
 
 
 class Ended(msgspec.Struct, frozen=True, tag_field="kind", tag="ended"):

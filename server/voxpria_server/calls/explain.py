@@ -17,6 +17,8 @@ _SUMMARIES: dict[EndCause, str] = {
     "canceled": "The {by} hung up before anybody answered.",
     "unreachable": "The called side could not be reached: {code} {reason}.",
     "media_timeout": "Neither side sent any audio for too long, so the call was ended.",
+    "session_expired": "Neither side refreshed the session in the time that they had agreed on (Session-Expires, RFC "
+    "4028), so the call was ended: one of them had vanished.",
     "insecure_media": "One side answered with media that is not encrypted, or not well enough, and its trunk requires "
     "encryption: the call was cut off.",
     "unreadable_media": "One side answered with a session description that can't be read, or that gives a host name "
@@ -39,6 +41,7 @@ _MENDS: dict[EndCause, str] = {
     "says, with an IP address in each c= line.",
     "not_placed": "Look at /readyz: an edge must be up, and reach the control plane.",
     "media_timeout": "Check that RTP can pass between the edge's media ports and both sides.",
+    "session_expired": "Look in the call's trace for who was to refresh it (refresher=), and why that side did not.",
     "refused": "Look at /readyz whether every part of the edge is up; then the next call is taken. If all are, "
     "show the INVITE in GET /v1/calls/{id}/trace to whoever sent it.",
     "lost": "Look at /readyz and the edge's log for why a part of it was restarted; the call itself can't be mended.",
