@@ -3,10 +3,14 @@
 import asyncio
 from pathlib import Path
 
+from voxpria_edge.calls.call import Call
+from voxpria_edge.calls.half import Half
 from voxpria_edge.control_plane import ControlPlaneError
 from voxpria_edge.media.rtpengine import RtpengineError
 from voxpria_edge.proxy import messages
 from voxpria_edge.proxy.kamailio import Request, RpcError
+from voxpria_routing.decision import Dial
+from voxpria_routing.events import Side
 
 
 class Kamailio:
@@ -78,3 +82,31 @@ class Store:
         if self._failures:
             raise ControlPlaneError("scripted", self._failures.pop(0))
         self.taken[call_id] = await asyncio.to_thread(file.read_bytes)
+
+
+class NoMiddle:
+    """Of an edge that places no calls, and answers none."""
+
+    place = ""
+
+    def half_of(self, invite: messages.Invite) -> Half | None:
+        """Return None: no INVITE is ours."""
+        return None
+
+    def is_own(self, invite: messages.Invite) -> bool:
+        """Return False: no INVITE is ours."""
+        return False
+
+    def half(self, record: str) -> Half | None:
+        """Return None: nothing is being dialled."""
+        return None
+
+    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
+        """Do nothing: no call comes in."""
+
+    async def hang_up(self, call_id: str) -> bool:
+        """Return False: no call is ours."""
+        return False
+
+    def done(self, call: Call, by: Side | None) -> None:
+        """Do nothing."""

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,63 @@ def up(edge: RunningEdge, number: str, called: Sipp) -> Call:
     return until("it is answered", lambda: is_at(edge, number, "answered"))
 
 
+@contextlib.contextmanager
+def talking(
+    edge: RunningEdge,
+    folder: Path,
+    number: str,
+    port: int,
+    agents: str = "agent_answers",
+    carriers: str = "carrier_is_hung_up_on",
+    *,
+    extra: Sequence[str] = (),
+    seconds: int = 600,
+    **credentials: str,
+) -> Iterator[tuple[Call, Sipp, Sipp]]:
+    """Have a carrier call a trunk's server; give the call, once it is up, the carrier's side and the server's.
+
+    On the way out both are followed to their ends.
+    """
+    trunk, to = trunk_to(port, **credentials), (edge.address, edge.sip_port)
+    edge.route([trunk], [number_on(trunk, number, max_duration_seconds=seconds)])
+    with (
+        sipp(agents, folder, address=AGENT, port=port) as agent,
+        sipp(carriers, folder, address=CARRIER, to=to, number=number, extra=extra) as carrier,
+    ):
+        yield up(edge, number, agent), carrier, agent
+        carrier.wait()
+        agent.wait()
+
+
+@contextlib.contextmanager
+def placed(
+    edge: RunningEdge,
+    folder: Path,
+    number: str,
+    port: int,
+    callees: str = "agent_answers",
+    agents: str = "agent_answers",
+    *,
+    extra: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    password: str | None = None,
+) -> Iterator[tuple[str, Sipp, Sipp]]:
+    """Have the API place a call; give its id, once both sides are connected, and the callee's and the agent's side.
+
+    On the way out both are followed to their ends.
+    """
+    callee_port = free_port()
+    held = routes(edge, number, callee_port, port, password)
+    with (
+        sipp(callees, folder, address=AGENT, port=callee_port, extra=extra[0]) as callee,
+        sipp(agents, folder, address=AGENT, port=port, extra=extra[1]) as agent,
+    ):
+        call_id = order(edge, held).call_id
+        until("both are connected", lambda: is_connected(edge, call_id))
+        yield call_id, callee, agent
+        callee.wait()
+        agent.wait()
+
+
 def acknowledged(called: Sipp) -> int:
     """How many answers of a side are acknowledged."""
     return sum(message.startswith("ACK ") for message in called.received)
@@ -62,8 +119,8 @@ def die(edge: RunningEdge, parts: tuple[str, ...]) -> None:
         edge.start_part(part)
 
 
-def hang_up(edge: RunningEdge, call: Call) -> None:
-    edge.control_plane.order(HangUp(id=f"hang_up {call.id}", call_id=call.id))
+def hang_up(edge: RunningEdge, call_id: str) -> None:
+    edge.control_plane.order(HangUp(id=f"hang_up {call_id}", call_id=call_id))
 
 
 def has_media(edge: RunningEdge, call_id: str) -> bool:
@@ -105,19 +162,11 @@ def byes(side: Sipp) -> list[str]:
 def test_both_sides_are_hung_up_on(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path, parts: tuple[str, ...], how: str
 ) -> None:
-    edge, trunk, to = own_edge, trunk_to(agent_port), (own_edge.address, own_edge.sip_port)
-    seconds = MAX_SECONDS if how == "max_duration" else 600
-    edge.route([trunk], [number_on(trunk, number, max_duration_seconds=seconds)])
-    with (
-        sipp("agent_answers", folder, address=AGENT, port=agent_port) as agent,
-        sipp("carrier_is_hung_up_on", folder, address=CARRIER, to=to, number=number) as carrier,
-    ):
-        call = up(edge, number, agent)
+    edge, seconds = own_edge, MAX_SECONDS if how == "max_duration" else 600
+    with talking(edge, folder, number, agent_port, seconds=seconds) as (call, carrier, agent):
         die(edge, parts)
         if how == "api":
-            hang_up(edge, call)
-        carrier.wait()
-        agent.wait()
+            hang_up(edge, call.id)
     cause, by = ("hangup", "api") if how == "api" else ("max_duration", "edge")
     call = assert_ended_once(edge, call.id, cause, by)
     assert_hidden(carrier, agent)
@@ -168,7 +217,7 @@ def test_a_server_is_hung_up_on_over_a_connection_of_its_own(
     ):
         call = up(edge, number, agent)
         die(edge, ("kamailio",))
-        hang_up(edge, call)
+        hang_up(edge, call.id)
         carrier.wait()
         agent.wait()
     assert_ended_once(edge, call.id, "hangup", "api")
@@ -188,7 +237,7 @@ def test_a_call_that_a_provider_placed(own_edge: RunningEdge, number: str, agent
         until("its answer is acknowledged", lambda: acknowledged(callee))
         call = until("it is answered", lambda: answered_of(edge, out.id))
         die(edge, ("kamailio",))
-        hang_up(edge, call)
+        hang_up(edge, call.id)
         provider.wait()
         callee.wait()
     assert_ended_once(edge, call.id, "hangup", "api")
@@ -218,40 +267,22 @@ def answered_of(edge: RunningEdge, trunk_id: str) -> Call | None:
 def test_a_call_that_the_api_placed(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path, parts: tuple[str, ...]
 ) -> None:
-    edge, callee_port = own_edge, free_port()
-    held = routes(edge, number, callee_port, agent_port)
-    with (
-        sipp("agent_answers", folder, address=AGENT, port=callee_port) as callee,
-        sipp("agent_answers", folder, address=AGENT, port=agent_port) as agent,
-    ):
-        call_id = order(edge, held).call_id
-        until("both are connected", lambda: is_connected(edge, call_id))
-        die(edge, parts)
-        call = next(call for call in edge.calls() if call.id == call_id)
-        hang_up(edge, call)
-        callee.wait()
-        agent.wait()
-    assert_ended_once(edge, call_id, "hangup", "api")
+    with placed(own_edge, folder, number, agent_port) as (call_id, _, _):
+        die(own_edge, parts)
+        hang_up(own_edge, call_id)
+    assert_ended_once(own_edge, call_id, "hangup", "api")
 
 
 @pytest.mark.parametrize("who", ["callee", "agent"])
 def test_either_side_of_a_call_that_the_api_placed_may_hang_up(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path, who: str
 ) -> None:
-    edge, callee_port = own_edge, free_port()
-    held = routes(edge, number, callee_port, agent_port)
     hangs_up, waits = ("agent_answers_and_hangs_up", ("-d", "12000")), ("agent_answers", ())
     of_callee, of_agent = (hangs_up, waits) if who == "callee" else (waits, hangs_up)
-    with (
-        sipp(of_callee[0], folder, address=AGENT, port=callee_port, extra=of_callee[1]) as callee,
-        sipp(of_agent[0], folder, address=AGENT, port=agent_port, extra=of_agent[1]) as agent,
-    ):
-        call_id = order(edge, held).call_id
-        until("both are connected", lambda: is_connected(edge, call_id))
-        die(edge, ("kamailio",))
-        callee.wait()
-        agent.wait()
-    assert_ended_once(edge, call_id, "hangup", "caller" if who == "callee" else "agent")
+    extra = (of_callee[1], of_agent[1])
+    with placed(own_edge, folder, number, agent_port, of_callee[0], of_agent[0], extra=extra) as (call_id, _, _):
+        die(own_edge, ("kamailio",))
+    assert_ended_once(own_edge, call_id, "hangup", "caller" if who == "callee" else "agent")
 
 
 def test_a_call_that_was_announced_first(own_edge: RunningEdge, number: str, agent_port: int, folder: Path) -> None:
@@ -265,7 +296,7 @@ def test_a_call_that_was_announced_first(own_edge: RunningEdge, number: str, age
         call = up(edge, number, agent)
         until("both dialogs are on disk", lambda: is_connected(edge, call.id))
         die(edge, ("kamailio",))
-        hang_up(edge, call)
+        hang_up(edge, call.id)
         carrier.wait()
         agent.wait()
     end = until("its end is told", lambda: is_at(edge, number, "ended")).ended
@@ -285,7 +316,7 @@ def test_sides_that_have_moved_are_hung_up_on_where_they_are(
         call = until("it is answered", lambda: is_at(edge, number, "answered"))
         until("both have moved", lambda: acknowledged(agent) == 2)
         die(edge, ("kamailio",))
-        hang_up(edge, call)
+        hang_up(edge, call.id)
         carrier.wait()
         agent.wait()
     assert_ended_once(edge, call.id, "hangup", "api")
@@ -296,18 +327,10 @@ def test_sides_that_have_moved_are_hung_up_on_where_they_are(
 def test_a_side_that_does_not_answer_its_bye_gets_it_a_few_times_and_the_end_stays(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path
 ) -> None:
-    edge, trunk, to = own_edge, trunk_to(agent_port), (own_edge.address, own_edge.sip_port)
-    edge.route([trunk], [number_on(trunk, number)])
-    with (
-        sipp("agent_ignores_its_bye", folder, address=AGENT, port=agent_port) as agent,
-        sipp("carrier_is_hung_up_on", folder, address=CARRIER, to=to, number=number) as carrier,
-    ):
-        call = up(edge, number, agent)
-        die(edge, ("kamailio",))
-        hang_up(edge, call)
-        carrier.wait()
-        agent.wait()
-    assert_ended_once(edge, call.id, "hangup", "api")
+    with talking(own_edge, folder, number, agent_port, "agent_ignores_its_bye") as (call, _, agent):
+        die(own_edge, ("kamailio",))
+        hang_up(own_edge, call.id)
+    assert_ended_once(own_edge, call.id, "hangup", "api")
     assert len(set(byes(agent))) == 1
     assert 2 <= len(byes(agent)) <= 8
 
@@ -316,19 +339,11 @@ def test_a_side_that_does_not_answer_its_bye_gets_it_a_few_times_and_the_end_sta
 def test_a_side_that_wants_credentials_for_its_bye_gets_them(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path, parts: tuple[str, ...]
 ) -> None:
-    edge, to = own_edge, (own_edge.address, own_edge.sip_port)
-    trunk = trunk_to(agent_port, username="us", password="pass")
-    edge.route([trunk], [number_on(trunk, number)])
-    with (
-        sipp("agent_challenges_its_bye", folder, address=AGENT, port=agent_port) as agent,
-        sipp("carrier_is_hung_up_on", folder, address=CARRIER, to=to, number=number) as carrier,
-    ):
-        call = up(edge, number, agent)
-        die(edge, parts)
-        hang_up(edge, call)
-        carrier.wait()
-        agent.wait()
-    assert_ended_once(edge, call.id, "hangup", "api")
+    agents, ours = "agent_challenges_its_bye", {"username": "us", "password": "pass"}
+    with talking(own_edge, folder, number, agent_port, agents, **ours) as (call, _, agent):
+        die(own_edge, parts)
+        hang_up(own_edge, call.id)
+    assert_ended_once(own_edge, call.id, "hangup", "api")
     assert_shown_credentials(agent)
 
 
@@ -342,19 +357,10 @@ def assert_shown_credentials(side: Sipp) -> None:
 def test_a_server_that_wants_credentials_for_the_bye_of_its_caller_gets_them(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path
 ) -> None:
-    edge, to = own_edge, (own_edge.address, own_edge.sip_port)
-    trunk = trunk_to(agent_port, username="us", password="pass")
-    edge.route([trunk], [number_on(trunk, number)])
-    talking = ("-d", "5000")
-    with (
-        sipp("agent_challenges_its_bye", folder, address=AGENT, port=agent_port) as agent,
-        sipp("carrier_calls_and_hangs_up", folder, address=CARRIER, to=to, number=number, extra=talking) as carrier,
-    ):
-        call = up(edge, number, agent)
-        die(edge, ("kamailio",))
-        carrier.wait()
-        agent.wait()
-    assert_ended_once(edge, call.id, "hangup", "caller")
+    scenarios, ours = ("agent_challenges_its_bye", "carrier_calls_and_hangs_up"), {"username": "us", "password": "pass"}
+    with talking(own_edge, folder, number, agent_port, *scenarios, extra=("-d", "5000"), **ours) as (call, _, agent):
+        die(own_edge, ("kamailio",))
+    assert_ended_once(own_edge, call.id, "hangup", "caller")
     assert_shown_credentials(agent)
 
 
@@ -362,19 +368,11 @@ def test_a_server_that_wants_credentials_for_the_bye_of_its_caller_gets_them(
 def test_both_sides_of_a_call_that_the_api_placed_get_credentials_for_their_bye(
     own_edge: RunningEdge, number: str, agent_port: int, folder: Path, parts: tuple[str, ...]
 ) -> None:
-    edge, callee_port = own_edge, free_port()
-    held = routes(edge, number, callee_port, agent_port, password="pass")
-    with (
-        sipp("agent_challenges_its_bye", folder, address=AGENT, port=callee_port) as callee,
-        sipp("agent_challenges_its_bye", folder, address=AGENT, port=agent_port) as agent,
-    ):
-        call_id = order(edge, held).call_id
-        until("both are connected", lambda: is_connected(edge, call_id))
-        die(edge, parts)
-        edge.control_plane.order(HangUp(id=f"hang_up {call_id}", call_id=call_id))
-        callee.wait()
-        agent.wait()
-    assert_ended_once(edge, call_id, "hangup", "api")
+    both = ("agent_challenges_its_bye", "agent_challenges_its_bye")
+    with placed(own_edge, folder, number, agent_port, *both, password="pass") as (call_id, callee, agent):
+        die(own_edge, parts)
+        hang_up(own_edge, call_id)
+    assert_ended_once(own_edge, call_id, "hangup", "api")
     assert_shown_credentials(callee)
     assert_shown_credentials(agent)
 

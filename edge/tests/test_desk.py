@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kamailio_words import BEGIN, TABLE, answered, base64_of, ended, heard, invite, progress
-from scripted import Kamailio
+from scripted import Kamailio, NoMiddle
 from voxpria_edge.admission.admission import Admission
 from voxpria_edge.calls.book import Book
 from voxpria_edge.calls.call import Call
@@ -16,7 +16,6 @@ from voxpria_edge.calls.spool import Change, Spool
 from voxpria_edge.desk.desk import Desk
 from voxpria_edge.desk.dialling import Dialling
 from voxpria_edge.desk.hanging_up import HangingUp
-from voxpria_edge.desk.middle import NoMiddle
 from voxpria_edge.proxy import messages
 from voxpria_edge.trunks.resolve import guard
 from voxpria_routing.snapshot import Trunk

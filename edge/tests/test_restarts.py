@@ -90,6 +90,19 @@ def heard(sock: socket.socket, begins: str) -> str:
     return message
 
 
+@contextlib.contextmanager
+def dialled(
+    edge: RunningEdge, number: str, port: int, unique: str, **trunk: object
+) -> Iterator[tuple[socket.socket, socket.socket, str]]:
+    """Have a carrier call; give its socket, that of the trunk's server, and the INVITE as it came there."""
+    to_server = trunk_to(port, **trunk)
+    edge.route([to_server], [number_on(to_server, number)])
+    with udp(CARRIER) as carrier, udp(AGENT, port) as server:
+        invite = request("INVITE", number, carrier.getsockname(), unique=unique)
+        carrier.sendto(invite, (edge.address, edge.sip_port))
+        yield carrier, server, heard(server, "INVITE")
+
+
 def hears_nothing_of(sock: socket.socket, what: str) -> bool:
     """Tell whether nothing that has come so far begins so."""
     sock.settimeout(0)
@@ -132,13 +145,8 @@ def acknowledge(sock: socket.socket, taken: str, to: tuple[str, int]) -> None:
 def test_an_answer_that_comes_after_kamailio_died_reaches_no_caller_and_is_ended(
     own_edge: RunningEdge, number: str, agent_port: int
 ) -> None:
-    edge, unique = own_edge, f"late{agent_port}"
-    trunk = trunk_to(agent_port)
-    edge.route([trunk], [number_on(trunk, number)])
-    to = edge.address, edge.sip_port
-    with udp(CARRIER) as carrier, udp(AGENT, agent_port) as server:
-        carrier.sendto(request("INVITE", number, carrier.getsockname(), unique=unique), to)
-        invite = heard(server, "INVITE")
+    edge, unique, to = own_edge, f"late{agent_port}", (own_edge.address, own_edge.sip_port)
+    with dialled(edge, number, agent_port, unique) as (carrier, server, invite):
         restart(edge, "kamailio")
         answer(server, invite, "200 OK", to)
         assert header_of(heard(server, "ACK"), "To").endswith(";tag=late")
@@ -152,13 +160,8 @@ def test_an_answer_that_comes_after_kamailio_died_reaches_no_caller_and_is_ended
 def test_an_answer_that_is_repeated_when_all_have_forgotten_it_is_acknowledged_and_goes_no_further(
     own_edge: RunningEdge, number: str, agent_port: int
 ) -> None:
-    edge, unique = own_edge, f"repeated{agent_port}"
-    trunk = trunk_to(agent_port)
-    edge.route([trunk], [number_on(trunk, number)])
-    to = edge.address, edge.sip_port
-    with udp(CARRIER) as carrier, udp(AGENT, agent_port) as server:
-        carrier.sendto(request("INVITE", number, carrier.getsockname(), unique=unique), to)
-        invite = heard(server, "INVITE")
+    edge, unique, to = own_edge, f"repeated{agent_port}", (own_edge.address, own_edge.sip_port)
+    with dialled(edge, number, agent_port, unique) as (carrier, server, invite):
         answer(server, invite, "200 OK", to)
         assert AGENT not in heard(carrier, "SIP/2.0 200")
         until("its transaction is gone", lambda: rpc(edge, "tm.stats")["current"] == 0, 90)
@@ -193,18 +196,13 @@ def test_an_answer_that_somebody_made_up_is_not_reacted_to(own_edge: RunningEdge
 def test_an_invite_that_is_repeated_since_kamailio_died_is_the_same_call(
     own_edge: RunningEdge, number: str, agent_port: int, parts: list[str]
 ) -> None:
-    edge, unique = own_edge, f"again{agent_port}"
-    trunk = trunk_to(agent_port, id=f"trunk_{number[1:]}", max_concurrent_calls=1)
-    edge.route([trunk], [number_on(trunk, number)])
-    to = edge.address, edge.sip_port
-    with udp(CARRIER) as carrier, udp(AGENT, agent_port) as server:
-        invite = request("INVITE", number, carrier.getsockname(), unique=unique)
-        carrier.sendto(invite, to)
-        heard(server, "INVITE")
+    edge, unique, to = own_edge, f"again{agent_port}", (own_edge.address, own_edge.sip_port)
+    only = {"id": f"trunk_{number[1:]}", "max_concurrent_calls": 1}
+    with dialled(edge, number, agent_port, unique, **only) as (carrier, server, _):
         for part in parts:
             restart(edge, part)
         assert hears_nothing_of(server, "CANCEL")
-        carrier.sendto(invite, to)
+        carrier.sendto(request("INVITE", number, carrier.getsockname(), unique=unique), to)
         answer(server, heard(server, "INVITE"), "486 Busy Here", to)
         heard(carrier, "SIP/2.0 486")
     call = edge.ended_call(f"{unique}@{CARRIER}")

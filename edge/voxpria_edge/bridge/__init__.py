@@ -7,7 +7,7 @@ our place in that session: it is offered what the other side said, and the ports
 We answer a caller first where an announcement is to be spoken before anything is recorded. Nobody else would do: an
 agent that was called already would talk into it.
 
-`bridges` knows all such calls, `setup` connects the two sides of one, `bridged` is one from then on, `side` answers
-what a side asks within it. `caller` sends what is ours to Kamailio, `half` is an INVITE of ours while it is there,
-`own_sdp` writes session descriptions in our name.
+`bridges` knows all such calls, `setup` connects the two sides of one, `calling` calls a side, `bridged` is a call from
+then on, `side` answers what it asks within it, `session_timer` says how long it lasts. `caller` sends what is ours to
+Kamailio, `half` is an INVITE of ours while it is there, `own_sdp` writes session descriptions in our name.
 """

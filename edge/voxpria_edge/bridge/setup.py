@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +13,17 @@ import structlog
 from voxpria_routing.decision import Dial
 from voxpria_routing.edge_api import Place
 from voxpria_routing.events import EndCause
-from voxpria_routing.hosts import bracketed, host_port
 from voxpria_routing.media import asked_of_caller, codecs_of_caller
 from voxpria_routing.snapshot import Trunk
 from voxpria_sip.dialog import Dialog
 from voxpria_sip.endpoint import new_tag, respond
-from voxpria_sip.message import Headers, Request, Response
+from voxpria_sip.message import Request, Response
 from voxpria_sip.transaction import ServerTransaction
 
 from voxpria_edge.admission import consent
 from voxpria_edge.bridge.bridged import OF_ONE_DIALOG, Bridged
 from voxpria_edge.bridge.caller import Caller
+from voxpria_edge.bridge.calling import Calling, Pairs
 from voxpria_edge.bridge.own_sdp import as_answered, own_answer, own_offer
 from voxpria_edge.bridge.side import AGENT, ALLOW, CALLEE
 from voxpria_edge.calls import endings
@@ -36,8 +36,6 @@ from voxpria_edge.media.rtpengine import Rtpengine, RtpengineError
 
 _log = structlog.get_logger(__name__)
 
-Pairs = tuple[tuple[str, str], ...]
-"""Headers, as name and value."""
 Problem = tuple[EndCause, str]
 """Why there is no call: a cause of its end, and a sentence."""
 _INSECURE: Problem = ("insecure_media", "It answered without SRTP.")
@@ -70,6 +68,7 @@ class SetUp:
     def __init__(self, bridged: Bridged, address: str, caller: Caller, rtpengine: Rtpengine) -> None:
         """`address` is our own, as session descriptions have it."""
         self._bridged, self._address, self._caller, self._rtpengine = bridged, address, caller, rtpengine
+        self._calling = Calling(bridged, caller)
 
     @property
     def _call(self) -> Call:
@@ -91,7 +90,7 @@ class SetUp:
         found = connect()
         if isinstance(found, str):
             return "refused", found
-        to_agent = _ToAgent(self._sender(order.to), order.from_, order.variables)
+        to_agent = _ToAgent(self._calling.sender(order.to), order.from_, order.variables)
         return await self._connect(msgspec.structs.replace(found, offered=sdp.offered(callee.description)), to_agent)
 
     async def place_for(self, transaction: ServerTransaction, decision: Dial, sound: Path) -> Problem | None:
@@ -210,13 +209,10 @@ class SetUp:
         async def described(half: Half, media: Media, flags: str) -> Request:
             self._bridged.change(flags=media.to_caller, agent_flags=f"{flags} {to_agent.flags}".rstrip())
             offer = await self._bridged.offer_of_callee()
-            request = self._request(AGENT_TAG, to_agent.sender, to_agent.called, offer)
-            for name, value in to_agent.headers:
-                request.headers.add(name, value)
-            return request
+            return self._calling.invite(AGENT_TAG, to_agent.sender, to_agent.called, offer, to_agent.headers)
 
         half = Half(self._call.id, f"{self._call.id}.0", decision, 0, to_agent.variables)
-        agent = await self._call_side(half, described)
+        agent = await self._calling.call(half, described)
         if self._bridged.ended.is_set():
             return None
         if agent.dialog is None:
@@ -234,17 +230,14 @@ class SetUp:
         self, decision: Dial, offered: str, headers: Pairs = (), on_ringing: Callable[[], None] = lambda: None
     ) -> Half | Problem:
         """Call the callee, with an offer in our place of the session, and headers beside ours; return the last try."""
-        call, bridged = self._call, self._bridged
+        call, bridged, sender = self._call, self._bridged, self._calling.sender(decision.caller)
 
         async def described(half: Half, media: Media, flags: str) -> Request:
             bridged.change(flags=flags, answer_flags=media.answer)
             offer = await self._rtpengine.offer(call.id, bridged.our_tag, None, offered, flags)
-            request = self._request(CARRIER_TAG, self._sender(decision.caller), decision.called, offer)
-            for name, value in headers:
-                request.headers.add(name, value)
-            return request
+            return self._calling.invite(CARRIER_TAG, sender, decision.called, offer, headers)
 
-        callee = await self._call_side(Half(call.id, call.id, decision, 0), described, on_ringing)
+        callee = await self._calling.call(Half(call.id, call.id, decision, 0), described, on_ringing)
         if callee.dialog is None:
             return callee
         if _is_insecure(callee):
@@ -260,47 +253,6 @@ class SetUp:
         bridged = self._bridged
         flags = bridged.bridge.answer_flags
         return await self._rtpengine.answer(bridged.call.id, bridged.our_tag, dialog.remote_tag, description, flags)
-
-    async def _call_side(
-        self,
-        half: Half,
-        described: Callable[[Half, Media, str], Awaitable[Request]],
-        on_ringing: Callable[[], None] = lambda: None,
-    ) -> Half:
-        """Call one side: its trunk, and where that does not take the call, what stands in for it; return the last try.
-
-        Each is offered what its trunk wants, and if it does not speak that, all there is. `described` writes the INVITE
-        with an offer, by rtpengine's flags.
-        """
-        while not self._bridged.ended.is_set():
-            media = negotiation.media(half.decision, half.target, is_captured=self._call.is_captured)
-            for flags in dict.fromkeys((media.to_agent, media.to_agent_again)):
-                half.has_another_offer = flags != media.to_agent_again
-                request = await described(half, media, flags)
-                is_taken = await self._caller.invite(request, half, self._bridged.ended, on_ringing)
-                if is_taken or self._bridged.ended.is_set() or not half.is_offered_more(half.code):
-                    break
-            following = half.next()
-            if is_taken or following is None:
-                break
-            half = following
-        return half
-
-    def _sender(self, number: str) -> str:
-        return f"<sip:{number}@{bracketed(self._caller.kamailio[0])}>"
-
-    def _request(self, tag_prefix: str, sender: str, called: str, offer: str) -> Request:
-        uri = f"sip:{called}@{host_port(*self._caller.kamailio)}"
-        headers = Headers([("Max-Forwards", "70")])
-        headers.add("From", f"{sender};tag={tag_prefix}{new_tag()}")
-        headers.add("To", f"<{uri}>")
-        headers.add("Call-ID", self._call.sip_call_id)
-        # not that of the INVITE that came in, whose Call-ID it has too: Kamailio is to tell them apart
-        headers.add("CSeq", f"{self._call.cseq + 1} INVITE")
-        headers.add("Contact", self._bridged.contact)
-        headers.add("Allow", ALLOW)
-        headers.add("Content-Type", "application/sdp")
-        return Request(headers, method="INVITE", uri=uri, body=offer.encode())
 
 
 def _kept(request: Request) -> Pairs:

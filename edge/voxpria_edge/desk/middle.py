@@ -42,31 +42,3 @@ class Middle(Protocol):
     def done(self, call: Call, by: Side | None) -> None:
         """Be done with a call that is over, ended by one side."""
         ...
-
-
-class NoMiddle:
-    """Of an edge that places no calls, and answers none."""
-
-    place = ""
-
-    def half_of(self, invite: messages.Invite) -> Half | None:
-        """Return None: no INVITE is ours."""
-        return None
-
-    def is_own(self, invite: messages.Invite) -> bool:
-        """Return False: no INVITE is ours."""
-        return False
-
-    def half(self, record: str) -> Half | None:
-        """Return None: nothing is being dialled."""
-        return None
-
-    def announce(self, call: Call, decision: Dial, sound: Path) -> None:
-        """Do nothing: no call comes in."""
-
-    async def hang_up(self, call_id: str) -> bool:
-        """Return False: no call is ours."""
-        return False
-
-    def done(self, call: Call, by: Side | None) -> None:
-        """Do nothing."""
