@@ -18,10 +18,12 @@ from sipp_tool import Sipp, header, sipp
 from test_announcements import SHORT, sound_of
 from test_announcements import routes as announced
 from test_calls_out import CALLEE, PROVIDER, trunks
+from test_fuzz import rpc
 from test_placed_calls import order, routes
 from test_tls_certificates import NAME
 from test_topology import assert_hidden
 from voxpria_edge.media.rtpengine import Rtpengine
+from voxpria_edge.proxy.kamailio import RpcError
 from voxpria_routing.edge_api import HangUp
 from voxpria_routing.events import Answered
 
@@ -117,6 +119,14 @@ def die(edge: RunningEdge, parts: tuple[str, ...]) -> None:
         edge.kill_part(part)
     for part in parts:
         edge.start_part(part)
+
+
+def hears(edge: RunningEdge) -> bool:
+    """Whether Kamailio is there."""
+    try:
+        return bool(rpc(edge, "core.uptime"))
+    except RpcError:
+        return False
 
 
 def hang_up(edge: RunningEdge, call_id: str) -> None:
@@ -362,6 +372,21 @@ def test_a_server_that_wants_credentials_for_the_bye_of_its_caller_gets_them(
         die(own_edge, ("kamailio",))
     assert_ended_once(own_edge, call.id, "hangup", "caller")
     assert_shown_credentials(agent)
+
+
+def test_a_bye_that_comes_before_the_agent_has_said_which_calls_are_up_passes_once_it_has(
+    own_edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    edge, carriers = own_edge, "carrier_calls_and_hangs_up"
+    with talking(edge, folder, number, agent_port, carriers=carriers, extra=("-d", "3000")) as (call, carrier, _):
+        for part in ("agent", "kamailio"):
+            edge.kill_part(part)
+        edge.start_part("kamailio")
+        until("Kamailio is there", lambda: hears(edge))
+        said = len(carrier.sent)
+        until("the BYE has come", lambda: any(message.startswith("BYE ") for message in carrier.sent[said:]))
+        edge.start_part("agent")
+    assert_ended_once(edge, call.id, "hangup", "caller")
 
 
 @pytest.mark.parametrize("parts", [(), ("kamailio",)], ids=["alive", "kamailio"])

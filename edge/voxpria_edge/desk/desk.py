@@ -116,6 +116,7 @@ class Desk:
         self._book.orphans = orphans
         for record, trunk in (each for id_ in orphans for each in self._book.calls[id_].records.items()):
             self._kamailio.send(messages.Allow(record=record, trunk=trunk))
+        self._kamailio.send(messages.AllAllowed())
         self._book.is_current = True
         if backlog or orphans:
             _log.info("caught up with Kamailio", messages=len(unheard), orphans=len(orphans))

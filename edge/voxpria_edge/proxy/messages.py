@@ -344,6 +344,12 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Literal["allow"] = "allow"
 
 
+class AllAllowed(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of all other calls are of none that is up."""
+
+    verdict: Literal["all_allowed"] = "all_allowed"
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """Send a request of our own to a trunk's server."""
 
@@ -360,7 +366,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Literal["ask"] = "ask"
 
 
-Command = Dial | Authorize | Reject | Drop | Resend | Allow | Ask
+Command = Dial | Authorize | Reject | Drop | Resend | Allow | AllAllowed | Ask
 
 
 def encode(command: Command) -> bytes:
