@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,11 +25,38 @@ _PYTHON = sys.executable
 _KEY = "vox_sk_live_bench{}"
 _ADD_KEY = """
 INSERT INTO api_keys (id, account_id, mode, name, secret_sha256, scopes, created_at)
-VALUES (%(id)s, %(account)s, 'live', 'bench', %(digest)s, %(scopes)s, now()) ON CONFLICT DO NOTHING
+VALUES (%(id)s, %(account)s, 'live', 'bench', %(digest)s, %(scopes)s, now())
+ON CONFLICT (id) DO UPDATE SET scopes = excluded.scopes
 """
-_ON_TRUNK = {"trunk_id": "trunk_bench_01"}
+_TRUNK = {
+    "name": "Imports",
+    "provider": "generic",
+    "config": {"server": "127.0.0.9", "allowed_addresses": ["127.0.0.8"]},
+}
 _BARE_TABLE = "CREATE TABLE IF NOT EXISTS bare_numbers (id bigserial PRIMARY KEY, e164 text UNIQUE, body text)"
 _BARE = "INSERT INTO bare_numbers (e164, body) VALUES (gen_random_uuid()::text, repeat('x', 200));\n"
+_WRITES = """
+DROP SEQUENCE IF EXISTS bare_import;
+CREATE SEQUENCE bare_import START 5000000;
+CREATE OR REPLACE FUNCTION bare_import(most int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO rate_windows AS held (account_id, mode, kind, used, resets_at)
+    VALUES ('acct_big', 'live', 'imports', most, now() + interval '1 min')
+    ON CONFLICT (account_id, mode, kind) DO UPDATE SET used = held.used + excluded.used;
+    WITH added AS (
+        INSERT INTO phone_numbers (id, account_id, mode, e164, trunk_id, config, status, is_routed, needs_reprovision,
+            created_at, updated_at)
+        SELECT 'phone_' || gen_random_uuid(), 'acct_big', 'live', '+1303' || nextval('bare_import'), 'trunk_bench_01',
+            '{}', 'provisioning', false, false, now(), now()
+        FROM generate_series(1, most) RETURNING id
+    )
+    INSERT INTO procrastinate_jobs (queue_name, task_name, args, scheduled_at)
+    SELECT 'provisioning', 'numbers:route', jsonb_build_object('number_ids', jsonb_agg(id)), now() + interval '1 day'
+    FROM added;
+END $$
+"""
+"""What an import can't be without, in our own tables: its count, the numbers, and a job (due when all is over)."""
+
 _SCOPES = [
     "agents:read",
     "calls:read",
@@ -38,6 +65,7 @@ _SCOPES = [
     "numbers:read",
     "numbers:write",
     "trunks:read",
+    "trunks:write",
 ]
 Request = Callable[[aiohttp.ClientSession], Awaitable[None]]
 
@@ -187,11 +215,16 @@ def _imports(found: Cluster, given: argparse.Namespace, ours: Api) -> None:
     one, many = asyncio.run(_import(given, ours.url))
     _forget_imports(found)
     found.psql(_BARE_TABLE)
+    found.psql(_WRITES)
     bare = pgbench(found, _BARE, given.seconds)
+    writes, of_many = (pgbench(found, f"SELECT bare_import({n});", given.seconds) * n for n in (1, 1000))
+    _forget_imports(found)
     rows = [
-        ("import, one number a request", one, one / bare),
-        ("bulk-import, 1000 a request", many, many / bare),
-        ("pgbench, one bare row a transaction", bare, 1.0),
+        ("import, one number a request", one, one / writes),
+        ("pgbench, the same writes", writes, 1.0),
+        ("bulk-import, 1000 a request", many, many / of_many),
+        ("pgbench, the same writes, 1000 a transaction", of_many, 1.0),
+        ("pgbench, one bare row a transaction", bare, bare / writes),
     ]
     print("\n" + table(("import", "numbers/s", "ratio"), rows), flush=True)
 
@@ -200,33 +233,38 @@ def _forget_imports(found: Cluster) -> None:
     """Remove what was imported, and the work that it made."""
     found.psql("DELETE FROM procrastinate_jobs WHERE status = 'todo'")
     found.psql("DELETE FROM phone_numbers WHERE e164 LIKE '+1303%%' AND account_id = %(id)s", id="acct_big")
+    found.psql("DELETE FROM trunks WHERE name = %(name)s", name=_TRUNK["name"])
 
 
 async def _import(given: argparse.Namespace, ours: str) -> tuple[float, float]:
     """Return how many numbers a second an account imports: one a request on several connections, and in bulk."""
     headers = {"Authorization": f"Bearer {_KEY.format('big')}"}
     numbers = (f"+1303{n}" for n in itertools.count(2_000_000))
-    count, until = 0, time.monotonic() + given.seconds
+    count, until, trunk = 0, 0.0, {"trunk_id": ""}
 
     async def work(session: aiohttp.ClientSession) -> None:
         nonlocal count
         while time.monotonic() < until:
-            await _post(session, f"{ours}/v1/phone-numbers/import", {"phone_number": next(numbers), **_ON_TRUNK})
+            await _post(session, f"{ours}/v1/phone-numbers/import", {"phone_number": next(numbers), **trunk})
             count += 1
 
     async with aiohttp.ClientSession(headers=headers) as session:
+        trunk["trunk_id"] = str((await _post(session, f"{ours}/v1/sip/trunks", _TRUNK))["id"])
+        until = time.monotonic() + given.seconds
         await asyncio.gather(*(work(session) for _ in range(given.connections)))
         one = count / (time.monotonic() - until + given.seconds)
         rows = [{"phone_number": next(numbers)} for _ in range(1000)]
         began_at = time.monotonic()
-        await _post(session, f"{ours}/v1/phone-numbers/bulk-import", {"numbers": rows, **_ON_TRUNK})
+        await _post(session, f"{ours}/v1/phone-numbers/bulk-import", {"numbers": rows, **trunk})
         return one, 1000 / (time.monotonic() - began_at)
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> None:
+async def _post(session: aiohttp.ClientSession, url: str, body: Mapping[str, object]) -> dict[str, object]:
     async with session.post(url, json=body) as answer:
         assert answer.status in {200, 201}, await answer.text()
-        assert (await answer.json()).get("success") is not False
+        said: dict[str, object] = await answer.json()
+    assert said.get("success") is not False, said
+    return said
 
 
 if __name__ == "__main__":

@@ -210,6 +210,26 @@ async def until_reason(client, phone_id: str, status: str, words: str) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_live_numbers_that_nobody_is_asked_for_are_provisioned_together(api, edge):
+    client = await api.client(await api.new_key(mode="live"))
+    there, lost = [
+        await make_trunk(client, name=name, config={"server": "127.0.0.1", "port": 9}) for name in ("there", "lost")
+    ]
+    async with api.database.transaction() as conn:
+        await conn.exec_driver_sql("UPDATE trunks SET sealed_credentials = 'x' WHERE id = $1", (lost,))
+    rows = [{"phone_number": f"+1212555000{n}", "trunk_id": there} for n in range(3)]
+    rows.append({"phone_number": "+12125550003", "trunk_id": lost})
+    answer = await client.post("/v1/phone-numbers/bulk-import", json={"numbers": rows})
+    ids = [row["id"] for row in answer.json()["results"]]
+    for phone_id in ids[:3]:
+        row = await until(client, phone_id, "active")
+        assert (row["needs_reprovision"], row["capabilities"]["inbound"]) == (False, True)
+    await until_reason(client, ids[3], "inactive", "can't be opened")
+    events = (await client.get("/v1/events?type=number.provisioned")).json()["data"]
+    assert sorted(event["data"]["phone_number_id"] for event in events) == ids[:3]
+    await until_no_job_is_left(api)
+
+
 async def test_numbers_without_an_edge_wait_in_one_job_and_go_on_when_one_comes(api, client, sandbox, monkeypatch):
     monkeypatch.setattr(number_jobs, "_EDGE_WAIT_SECONDS", 0.5)
     trunk_id = await make_trunk(client)

@@ -1,10 +1,13 @@
-"""Provisioning a number: durable, one job a number at a time, and safe to run again from any point.
+"""Provisioning numbers: durable, and safe to run again from any point.
 
 The provider is asked first; then the number is routed, and the edges are waited for; only when every one of them
 has the route is the number called active, because from then on its calls have to work.
+
+A number that a provider is asked for has a job of its own, one at a time. Those that nobody is asked for are
+provisioned by one job for all that were imported together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +38,7 @@ _NO_EDGE = timedelta(minutes=5)
 _NO_EDGE_PAUSE_SECONDS = 15.0
 _RESUMED_AT_ONCE = 500
 _IMPORTS_KEPT_DAYS = 30
+_OURS = "an error on our side"
 
 
 @dataclass(frozen=True)
@@ -59,23 +63,45 @@ async def provision(context: JobContext, number_id: str) -> None:
             return
         taken = await _ask(parts["providers"], work)
     except RefusedError as refusal:
-        await _fail(database, number_id, str(refusal))
+        await _fail(database, [number_id], str(refusal))
         return
     except UnreachableError as error:
         if _RETRY.is_left(context.job):
             raise
-        await _fail(database, number_id, str(error))
+        await _fail(database, [number_id], str(error))
         return
     except Exception:
         if not _RETRY.is_left(context.job):
-            await _fail(database, number_id, "an error on our side")
+            await _fail(database, [number_id], _OURS)
         raise
-    await _change(database, number_id, {"is_routed": True, "provider_number_id": taken.provider_number_id})
+    async with database.transaction() as conn:
+        values = {"is_routed": True, "provider_number_id": taken.provider_number_id}
+        await queries.change_of_job(conn, [number_id], values)
     _log.info("number routed, asking the edges", number_id=number_id)
-    if await parts["has_edge"]() and await parts["wait_until_live"](_EDGE_WAIT_SECONDS):
-        await _activate(database, number_id, work, taken.remark)
-    else:
-        await _await_edges(database, number_id)
+    await _take_to_edges(parts, {number_id: work.trunk_updated_at}, taken.remark)
+
+
+@blueprint.task(name=service.ROUTE_TASK, queue=service.PROVISION_QUEUE, pass_context=True, retry=_RETRY)
+async def route(context: JobContext, number_ids: list[str]) -> None:
+    """Bring numbers of which no provider is asked from `provisioning` to `active`, or to `inactive` with the reason."""
+    parts = context.additional_context
+    database: Database = parts["database"]
+    try:
+        async with database.transaction() as conn:
+            trunks = await queries.trunks_of_job(conn, number_ids)
+            sealed = {trunk.id: trunk for trunk in trunks.values()}
+            refused = {id_: why for id_, trunk in sealed.items() if (why := _refusal(parts["sealer"], trunk))}
+            routed = {id_: trunk.updated_at for id_, trunk in trunks.items() if trunk.id not in refused}
+            await queries.change_of_job(conn, routed, {"is_routed": True})
+        for trunk_id, why in refused.items():
+            await _fail(database, [id_ for id_, trunk in trunks.items() if trunk.id == trunk_id], why)
+    except Exception:
+        if not _RETRY.is_left(context.job):
+            await _fail(database, number_ids, _OURS)
+        raise
+    if routed:
+        _log.info("numbers routed, asking the edges", count=len(routed))
+        await _take_to_edges(parts, routed)
 
 
 @blueprint.task(
@@ -92,8 +118,12 @@ async def await_edges(context: JobContext) -> None:
     is_live = await parts["wait_until_live"](_EDGE_WAIT_SECONDS)
     async with database.transaction() as conn:
         if is_live:
-            for number_id in await queries.resume_of_job(conn, _RESUMED_AT_ONCE):
-                await service.start_provisioning(conn, number_id)
+            resumed = await queries.resume_of_job(conn, _RESUMED_AT_ONCE)
+            routed = [one.id for one in resumed if service.is_only_routed(one.mode, one.engine)]
+            await service.start_routing(conn, routed)
+            for one in resumed:
+                if not service.is_only_routed(one.mode, one.engine):
+                    await service.start_provisioning(conn, one.id)
         else:
             reason = "no edge has taken its route; it goes on by itself as soon as one does"
             given_up = await queries.give_up_of_job(conn, utc_now() - _NO_EDGE, reason, _RESUMED_AT_ONCE)
@@ -201,6 +231,15 @@ async def _load(
     return _Work(provider=target.provider, order=order, trunk_updated_at=carrier.updated_at)
 
 
+def _refusal(sealer: Sealer, trunk: Row) -> str | None:
+    """Return why numbers on a trunk can't be put into service, if that is so."""
+    try:
+        _credentials(sealer, trunk)
+    except RefusedError as refusal:
+        return str(refusal)
+    return None
+
+
 def _credentials(sealer: Sealer, trunk: Row) -> dict[str, str]:
     try:
         return open_credentials(sealer, trunk.id, trunk.sealed_credentials)
@@ -222,28 +261,36 @@ async def _ask(providers: Mapping[str, Provider], work: _Work) -> Taken:
     return await providers[work.provider].provision(work.order)
 
 
-async def _activate(database: Database, number_id: str, work: _Work, remark: str | None) -> None:
-    """Call the number active and tell the customer, in one transaction."""
+async def _take_to_edges(parts: Mapping[str, Any], routed: Mapping[str, datetime], remark: str | None = None) -> None:
+    """Have the edges take the routes of numbers, each given with when its trunk was changed last; wait for them.
+
+    `remark`: what their provider had to say.
+    """
+    if await parts["has_edge"]() and await parts["wait_until_live"](_EDGE_WAIT_SECONDS):
+        await _activate(parts["database"], routed, remark)
+    else:
+        await _await_edges(parts["database"], routed)
+
+
+async def _activate(database: Database, routed: Mapping[str, datetime], remark: str | None) -> None:
+    """Call numbers active and tell the customer, in one transaction. Who changed the trunk meanwhile starts anew."""
+    values = {"status": "active", "status_reason": remark, "edge_awaited_since": None, "provisioned_at": utc_now()}
     async with database.transaction() as conn:
-        number = await queries.find_of_job(conn, number_id)
-        if number is None:
-            return
-        trunk = await queries.trunk_of_job(conn, number.account_id, number.mode, number.trunk_id)
-        is_outdated = trunk is None or trunk.updated_at != work.trunk_updated_at
-        values = {
-            "status": "active",
-            "status_reason": remark,
-            "needs_reprovision": is_outdated,
-            "edge_awaited_since": None,
-            "provisioned_at": utc_now(),
-        }
-        row = await queries.change_of_job(conn, number_id, values)
-        if row is not None:
-            await outbox.emit(conn, row.account_id, row.mode, "number.provisioned", service.event_data(row))
+        trunks = await queries.trunks_of_job(conn, routed)
+        outdated = {id_ for id_, trunk in trunks.items() if trunk.updated_at != routed[id_]}
+        for ids, is_outdated in ((trunks.keys() - outdated, False), (outdated, True)):
+            if ids:
+                rows = await queries.change_of_job(conn, ids, values | {"needs_reprovision": is_outdated})
+                await outbox.emit_all(conn, [_provisioned(row) for row in sorted(rows, key=lambda row: str(row.id))])
 
 
-async def _fail(database: Database, number_id: str, reason: str) -> None:
-    _log.info("number not provisioned", number_id=number_id, reason=reason)
+def _provisioned(row: Row) -> outbox.Happening:
+    return outbox.Happening(row.account_id, row.mode, "number.provisioned", service.event_data(row), utc_now())
+
+
+async def _fail(database: Database, number_ids: Collection[str], reason: str) -> None:
+    for number_id in number_ids:
+        _log.info("number not provisioned", number_id=number_id, reason=reason)
     values = {
         "status": "inactive",
         "status_reason": reason,
@@ -251,17 +298,13 @@ async def _fail(database: Database, number_id: str, reason: str) -> None:
         "needs_reprovision": False,
         "edge_awaited_since": None,
     }
-    await _change(database, number_id, values)
+    async with database.transaction() as conn:
+        await queries.change_of_job(conn, number_ids, values)
 
 
-async def _await_edges(database: Database, number_id: str) -> None:
-    """Say that the edges have not got the route yet; one job waits for them, for all numbers that do."""
+async def _await_edges(database: Database, number_ids: Collection[str]) -> None:
+    """Say that the edges have not got the routes yet; one job waits for them, for all numbers that do."""
     values = {"status_reason": "waiting for the edge to take the route", "edge_awaited_since": utc_now()}
     async with database.transaction() as conn:
-        if await queries.change_of_job(conn, number_id, values) is not None:
+        if await queries.change_of_job(conn, number_ids, values):
             await service.await_edges(conn, delay_seconds=0)
-
-
-async def _change(database: Database, number_id: str, values: Mapping[str, Any]) -> None:
-    async with database.transaction() as conn:
-        await queries.change_of_job(conn, number_id, values)

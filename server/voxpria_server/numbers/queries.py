@@ -205,21 +205,33 @@ async def find_of_job(conn: AsyncConnection, number_id: str) -> Row | None:
     return (await conn.execute(statement)).one_or_none()
 
 
-async def change_of_job(conn: AsyncConnection, number_id: str, values: Mapping[str, Any]) -> Row | None:
-    """Change a number that is being provisioned, and wake who waits; None if it is gone or the work is done."""
+async def trunks_of_job(conn: AsyncConnection, number_ids: Collection[str]) -> dict[str, Row]:
+    """Return the trunks of numbers that are being provisioned, by the numbers' ids; none is changed meanwhile."""
+    theirs = sa.select(_number.trunk_id).where(_among(number_ids), is_pending())
+    held = sa.select(trunks).where(trunks.c.id.in_(theirs)).order_by(trunks.c.id).with_for_update(read=True)
+    found = {trunk.id: trunk for trunk in await conn.execute(held)}
+    pending = sa.select(_number.id, _number.trunk_id).where(_among(number_ids), is_pending())
+    return {row.id: found[row.trunk_id] for row in await conn.execute(pending) if row.trunk_id in found}
+
+
+async def change_of_job(conn: AsyncConnection, number_ids: Collection[str], values: Mapping[str, Any]) -> list[Row]:
+    """Change those of these numbers that are still being provisioned, and wake who waits; return them."""
+    held = sa.select(_number.id).where(_among(number_ids), is_pending()).order_by(_number.id)
     statement = (
         sa.update(phone_numbers)
-        .where(_number.id == number_id, is_pending())
+        .where(_number.id.in_(held.with_for_update(key_share=True)))
         .values(**values, updated_at=sa.func.now())
-        .returning(phone_numbers)
+        .returning(phone_numbers, sa.func.pg_notify(CHANNEL, ""))
     )
-    row: Row | None = (await conn.execute(statement)).one_or_none()
-    await conn.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
-    return row
+    return list(await conn.execute(statement))
 
 
-async def resume_of_job(conn: AsyncConnection, limit: int) -> list[str]:
-    """Take numbers from among those that wait for an edge, the longest waiting first; return their ids."""
+def _among(number_ids: Collection[str]) -> sa.ColumnElement[bool]:
+    return _number.id == sa.any_(sa.literal(list(number_ids), _TEXTS))
+
+
+async def resume_of_job(conn: AsyncConnection, limit: int) -> list[Row]:
+    """Take numbers from among those that wait for an edge, the longest waiting first; return them."""
     waiting = (
         sa.select(_number.id)
         .where(_number.edge_awaited_since.is_not(None))
@@ -235,9 +247,9 @@ async def resume_of_job(conn: AsyncConnection, limit: int) -> list[str]:
             edge_awaited_since=None,
             updated_at=sa.func.now(),
         )
-        .returning(_number.id)
+        .returning(_number.id, _number.mode, _number.engine)
     )
-    return [row.id for row in await conn.execute(statement)]
+    return list(await conn.execute(statement))
 
 
 async def give_up_of_job(conn: AsyncConnection, before: datetime, reason: str, limit: int) -> int:

@@ -31,6 +31,7 @@ from voxpria_server.numbers.schemas import NumberConfig, NumberImport, NumberUpd
 from voxpria_server.trunks import queries as trunk_queries
 
 PROVISION_TASK = "numbers:provision"
+ROUTE_TASK = "numbers:route"
 AWAIT_EDGES_TASK = "numbers:await-edges"
 PROVISION_QUEUE = "provisioning"
 
@@ -89,7 +90,9 @@ async def import_numbers(
             fresh.append(one)
             outcomes.append(one)
     added = await queries.add(conn, caller, [asdict(number) for number in fresh], now) if fresh else set()
-    started = [one.id for one in await _ready(conn, caller, fresh, trunks) if one.id in added]
+    ready = [one for one in await _ready(conn, caller, fresh, trunks) if one.id in added]
+    await start_routing(conn, [one.id for one in ready if is_only_routed(caller.mode, one.engine)])
+    started = [one.id for one in ready if not is_only_routed(caller.mode, one.engine)]
     if started:
         await jobs.defer_many(
             conn, PROVISION_TASK, [{"number_id": one} for one in started], queue=PROVISION_QUEUE, locks=started
@@ -273,6 +276,17 @@ async def request_provisioning_of_all(conn: AsyncConnection, caller: Caller, tru
     for number_id in ids:
         await start_provisioning(conn, number_id)
     return ids
+
+
+def is_only_routed(mode: str, engine: str | None) -> bool:
+    """Tell whether no provider need be asked for a number: it is its own carrier's alone, and of no sandbox."""
+    return engine is None and mode == "live"
+
+
+async def start_routing(conn: AsyncConnection, number_ids: Sequence[str]) -> None:
+    """Defer one job that provisions all these numbers, which `is_only_routed` is true of."""
+    if number_ids:
+        await jobs.defer(conn, ROUTE_TASK, {"number_ids": list(number_ids)}, queue=PROVISION_QUEUE)
 
 
 async def start_provisioning(conn: AsyncConnection, number_id: str, *, delay_seconds: float = 0) -> None:
