@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,10 +220,26 @@ async def _measure(found: Cluster, ours: Api, work: Path, given: argparse.Namesp
         )
         print("\n" + table(headings, rows) + f"\n\nreports sent again: {bench.repeated}", flush=True)
         burst = await _burst(bench, given.burst)
+        posts = await _bare_posts(f"http://127.0.0.1:{port}/", given.burst)
     found.psql(_BARE_TABLES)
     bare = pgbench(found, _BARE, given.seconds)
-    rows = [("ours, from report to receiver", burst), ("pgbench, the bare writes", bare)]
-    print("\n" + table(("burst", "deliveries/s"), rows) + f"\n\nratio {burst / bare:.2f}", flush=True)
+    both = 1 / (1 / bare + 1 / posts)
+    rows = [
+        ("ours, from report to receiver", burst, burst / both),
+        ("pgbench, the bare writes", bare, bare / both),
+        ("a client, the bare posts", posts, posts / both),
+        ("bare writes and posts, one after the other", both, 1.0),
+    ]
+    print("\n" + table(("burst", "deliveries/s", "ratio"), rows), flush=True)
+
+
+async def _bare_posts(url: str, count: int) -> float:
+    """Return the posts a second to the same receiver that another process makes, which does nothing else."""
+    command = [sys.executable, "-m", "bench.deliveries.posts", url, str(count)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(120):
+        told, _ = await process.communicate()
+    return float(told)
 
 
 async def _burst(bench: Bench, count: int) -> float:
