@@ -1,5 +1,6 @@
 """Numbers at ElevenLabs, as the sandbox plays it: what is imported, repeated, left alone, and told."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import httpx2
@@ -35,6 +36,8 @@ class There:
     store: NumberStore
     asked: list[str]
     loses_answer: bool = False
+    at_once: int = 0
+    most_at_once: int = 0
 
 
 @pytest.fixture
@@ -44,7 +47,11 @@ async def there(tmp_path):
     @web.middleware
     async def losing(request, handler):
         there.asked.append(request.method)
+        there.at_once += 1
+        there.most_at_once = max(there.most_at_once, there.at_once)
         answer = await handler(request)
+        await asyncio.sleep(0.01)
+        there.at_once -= 1
         is_lost, there.loses_answer = there.loses_answer, False
         return web.Response(status=503) if is_lost else answer
 
@@ -147,6 +154,14 @@ async def test_a_number_that_is_gone_there_is_imported_anew(there, provider):
     await there.store.remove(first.provider_number_id)
     again = await provider.provision(replace(ORDER, provider_number_id=first.provider_number_id))
     assert again.provider_number_id != first.provider_number_id
+
+
+async def test_many_numbers_are_brought_there_a_few_at_a_time(there, provider):
+    """Its limits are on requests at once; who waits here is not refused there."""
+    orders = [replace(ORDER, e164=f"+155555573{i:02}") for i in range(20)]
+    taken = await asyncio.gather(*map(provider.provision, orders))
+    assert len({each.provider_number_id for each in taken}) == 20
+    assert there.most_at_once <= 5
 
 
 async def test_a_refusal_is_told_in_their_words(there, provider):

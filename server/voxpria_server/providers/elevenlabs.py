@@ -3,9 +3,11 @@
 Importing twice is refused there, so a number that is already theirs is looked up and brought up to date.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import httpx2
 
@@ -17,6 +19,8 @@ from voxpria_server.settings import Settings
 _PATH = "/v1/convai/phone-numbers"
 _AGENTS = "/v1/convai/agents"
 _NAME_LENGTH = 200
+_AT_ONCE = 5
+"""Numbers of one key that a process brings there at a time: ElevenLabs limits how many requests there are at once."""
 _OWNERS = {
     "inbound_trunk": ("allowed_addresses", "allowed_numbers", "remote_domains", "attributes_to_headers"),
     "outbound_trunk": ("headers", "attributes_to_headers"),
@@ -29,12 +33,17 @@ class ElevenLabs:
 
     def __init__(self, http: httpx2.AsyncClient, settings: Settings) -> None:
         self._http, self._settings = http, settings
+        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def provision(self, order: NumberOrder) -> Taken:
         """Import the number, or update it. A live trunk without API key was set up there by hand: nothing to do."""
         session = self._session(order.mode, order.server, order.credentials)
         if session is None:
             return Taken()
+        async with self._lanes.setdefault(session.key, asyncio.Semaphore(_AT_ONCE)):
+            return await self._provision(session, order)
+
+    async def _provision(self, session: "_Session", order: NumberOrder) -> Taken:
         there = await session.get(order.provider_number_id) if order.provider_number_id else None
         if there is None and order.may_be_there:  # an import is not safe to send twice: nothing there makes it one
             there = await session.find(order.e164)

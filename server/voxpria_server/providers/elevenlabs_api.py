@@ -24,7 +24,8 @@ class Session:
     """The API of the region that a SIP server is in, with one key. Raises RefusedError if there is no such API."""
 
     def __init__(self, http: httpx2.AsyncClient, settings: Settings, mode: Mode, server: str, key: str) -> None:
-        self._http, self._headers = http, {"xi-api-key": key}
+        self.key = key
+        self._http = http
         self._base_url = api_url(settings, "elevenlabs", mode, region_of("elevenlabs", server))
 
     async def ask(
@@ -37,7 +38,7 @@ class Session:
         """Send one request, once; raise UnreachableError if it is not answered, or may be later."""
         try:
             answer = await self._http.request(
-                method, self._base_url + path, headers=self._headers, json=body, params=params
+                method, self._base_url + path, headers={"xi-api-key": self.key}, json=body, params=params
             )
         except httpx2.HTTPError as error:
             raise UnreachableError("ElevenLabs did not answer") from error
