@@ -174,3 +174,18 @@ def test_a_prack_names_the_invite_as_the_server_counts_it(
         agent.wait()
     prack = next(message for message in agent.received if message.startswith("PRACK "))
     assert (header(prack, "RAck"), header(prack, "CSeq")) == ("1 2 INVITE", "3 PRACK")
+
+
+def test_a_second_place_that_answers_is_acknowledged_as_the_server_counts(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    trunk, to = guarded(agent_port), (edge.address, edge.sip_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    with (
+        sipp("agent_challenges_and_answers_twice", folder, address=AGENT, port=agent_port) as agent,
+        sipp("carrier_ends_a_second_answer", folder, address=CARRIER, to=to, number=number) as carrier,
+    ):
+        carrier.wait()
+        agent.wait()
+    acknowledged = {header(m, "CSeq") for m in agent.received if m.startswith("ACK ") and "second" in header(m, "To")}
+    assert acknowledged == {"2 ACK"}
