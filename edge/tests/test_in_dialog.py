@@ -1,5 +1,6 @@
 """What happens within a call, and before its answer: each behaviour between a carrier and a trunk's server."""
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -208,3 +209,27 @@ def test_the_called_side_keeps_the_session_and_says_why_it_ends(
     assert (call.ended.cause, call.ended.by) == ("hangup", "agent")
     assert call.ended.detail is not None
     assert "Session timer expired" in call.ended.detail
+
+
+def test_no_request_within_a_call_is_led_elsewhere(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path
+) -> None:
+    """Neither its request URI nor a Route of its sender's takes it to who has no part in the call: no open relay."""
+    trunk = trunk_to(agent_port)
+    edge.route([trunk], [number_on(trunk, number)])
+    with socket.socket(type=socket.SOCK_DGRAM) as elsewhere:
+        elsewhere.bind(("127.0.0.77", 0))
+        elsewhere.setblocking(False)
+        place = "{}:{}".format(*elsewhere.getsockname())
+        keys = [("elsewhere", place), ("rtp_port", "4000"), ("media", "RTP/AVP 0")]
+        to = (edge.address, edge.sip_port)
+        with (
+            sipp("agent_answers", folder, address=AGENT, port=agent_port) as agent,
+            sipp(
+                "carrier_leads_requests_elsewhere", folder, address=CARRIER, to=to, number=number, keys=keys
+            ) as carrier,
+        ):
+            carrier.wait()
+            agent.wait()
+        with pytest.raises(BlockingIOError):
+            elsewhere.recv(65535)

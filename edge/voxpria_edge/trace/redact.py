@@ -8,6 +8,8 @@ digit may be part of a card's number). What stays has its Content-Length set rig
 import re
 
 REMOVED = "[removed]"
+_NO_KEY = "removed+" * 5
+"""In the place of a key of SRTP: as long as one, or Wireshark takes the whole session description for malformed."""
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]+")
@@ -16,7 +18,7 @@ _SECRET_NAME = re.compile(r"token|secret|passw|api-?key|credential|first-message
 _KEPT = re.compile(r'\b(username|realm|algorithm|uri)\s*=\s*("[^"\\]*"|[A-Za-z0-9-]+)', re.I)
 _URI_PASSWORD = re.compile(r"(sips?:[^\s@;>:]*):[^\s@;>]*@", re.I)
 _LINES = (
-    (re.compile(r"^(a=crypto:\s*\S+\s+\S+\s+).*$", re.M | re.I), rf"\1inline:{REMOVED}"),
+    (re.compile(r"^(a=crypto:\s*\S+\s+\S+\s+).*$", re.M | re.I), rf"\1inline:{_NO_KEY}"),
     (re.compile(r"^(a=key-mgmt:).*$", re.M | re.I), rf"\1{REMOVED}"),
     (re.compile(r"^(k=).*$", re.M), rf"\1{REMOVED}"),
     (re.compile(r"^(a=ice-pwd:).*$", re.M | re.I), rf"\1{REMOVED}"),
