@@ -65,6 +65,7 @@ def test_a_number_is_the_same_however_it_is_written(
         ("Diversion: <sip:+13035551111@carrier.example>;reason=no-answer;privacy=full", "none", False),
         ("History-Info: <sip:+13035551111@carrier.example>;index=1", "none", True),
         ("History-Info: <sip:+13035551111@carrier.example>;index=1", "history", False),
+        ("P-Charge-Info: <sip:+13035551111@carrier.example>;npi=ISDN", "none", True),
     ],
 )
 def test_a_number_is_passed_unless_it_is_to_be_kept_private(
