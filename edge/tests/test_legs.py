@@ -58,6 +58,15 @@ def test_each_side_is_hung_up_on_in_the_words_of_the_other() -> None:
     ]
 
 
+def test_the_places_of_a_call_are_those_of_both_sides_and_their_proxies() -> None:
+    call = up()
+    assert legs.places(call.to_caller, call.to_agent).split() == [
+        *("203.0.113.1", "first.example.com", "second.example.com"),
+        *("10.0.0.7", "near.example.com", "far.example.com"),
+    ]
+    assert legs.places(call.to_caller, None) == ""
+
+
 def challenged(cseq: int, *tags: str) -> messages.ByeChallenged:
     head = (
         f"SIP/2.0 401 Unauthorized\r\nCSeq: {cseq} BYE\r\n"

@@ -73,6 +73,17 @@ def is_last(cseq: Sequence[str]) -> bool:
     return any(value.split()[:1] == [str(_HIGHEST_CSEQ)] for value in cseq)
 
 
+def places(*dialogs: Dialog | None) -> str:
+    """Return the hosts of the sides and of the proxies on their ways, between spaces; nothing if not all are known."""
+    if None in dialogs:
+        return ""
+    try:
+        uris = [uri for d in dialogs if d for uri in (d.target, *(Address.parse(route).uri for route in d.routes))]
+        return f" {' '.join(dict.fromkeys(Uri.parse(uri).host for uri in uris))} "
+    except MalformedError:  # a proxy's, beyond the first
+        return ""
+
+
 def _dialog(call_id: str, local: str, remote: str, contact: str, routes: list[str]) -> Dialog | None:
     """Return a dialog of parts that others have written; None if they do not make one, or would add a line to it."""
     try:

@@ -13,7 +13,7 @@ from voxpria_edge.admission import consent
 from voxpria_edge.admission.admission import Admission
 from voxpria_edge.admission.consent import Consent, SoundOf
 from voxpria_edge.admission.strangers import Strangers
-from voxpria_edge.calls import beginnings, endings, verdicts
+from voxpria_edge.calls import beginnings, endings, legs, verdicts
 from voxpria_edge.calls import call as calls
 from voxpria_edge.calls.book import Book
 from voxpria_edge.calls.call import Call
@@ -114,8 +114,10 @@ class Desk:
         known = {call.id for call in self._book.open_calls if before.get(call.id) == call.asked}
         orphans = known - self._live
         self._book.orphans = orphans
-        for record, trunk in (each for id_ in orphans for each in self._book.calls[id_].records.items()):
-            self._kamailio.send(messages.Allow(record=record, trunk=trunk))
+        for call in map(self._book.calls.__getitem__, orphans):
+            places = legs.places(call.to_caller, call.to_agent) if call.bridge is None else ""
+            for record, trunk in call.records.items():
+                self._kamailio.send(messages.Allow(record=record, trunk=trunk, places=places))
         self._kamailio.send(messages.AllAllowed())
         self._book.is_current = True
         if backlog or orphans:

@@ -341,6 +341,8 @@ class Allow(msgspec.Struct, frozen=True, kw_only=True):
     record: str
     trunk: str
     """Whose server is the called side, by its id; empty where that is our own middle."""
+    places: str = ""
+    """The hosts that its requests may go to, between spaces; empty where that is not known."""
     verdict: Literal["allow"] = "allow"
 
 
