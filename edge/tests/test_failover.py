@@ -121,6 +121,18 @@ def test_a_server_that_can_not_be_reached_says_why_and_the_next_is_tried(
     assert "refuses connections" in str(tries["trunk_b"].detail)
 
 
+def test_a_trunk_whose_server_is_this_edge_is_no_way_in_a_circle(edge: RunningEdge, number: str, folder: Path) -> None:
+    """Its own credentials would let the call in again and again (RFC 3261 section 16.3)."""
+    trunk = trunk_to(edge.sip_port, server=edge.address, username="user", password="pass")
+    edge.route([trunk], [number_on(trunk, number)])
+    to = (edge.address, edge.sip_port)
+    with sipp("carrier_is_refused", folder, address=CARRIER, to=to, number=number) as carrier:
+        carrier.wait()
+    assert carrier.final_code() == 482
+    assert edge.ended_call(carrier.sip_call_id).ended is not None
+    assert [call.invited.to for call in edge.calls()].count(number) == 1
+
+
 def test_the_rate_of_a_stand_in_is_kept_for_the_calls_that_it_stands_by_for(
     edge: RunningEdge, number: str, agent_port: int, folder: Path
 ) -> None:

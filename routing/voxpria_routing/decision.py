@@ -31,6 +31,7 @@ class Cause(StrEnum):
     MALFORMED = "malformed"
     MESSAGE_TOO_LARGE = "message_too_large"
     TOO_MANY_HOPS = "too_many_hops"
+    LOOP = "loop"
     NO_SUCH_CALL = "no_such_call"
     SCHEME_NOT_SUPPORTED = "scheme_not_supported"
     EXTENSION_NOT_SUPPORTED = "extension_not_supported"
@@ -54,6 +55,7 @@ SIP_ANSWER: dict[Cause, tuple[int, str]] = {
     Cause.MALFORMED: (400, "Bad Request"),
     Cause.MESSAGE_TOO_LARGE: (513, "Message Too Large"),
     Cause.TOO_MANY_HOPS: (483, "Too Many Hops"),
+    Cause.LOOP: (482, "Loop Detected"),
     Cause.NO_SUCH_CALL: (481, "Call/Transaction Does Not Exist"),
     Cause.SCHEME_NOT_SUPPORTED: (416, "Unsupported URI Scheme"),
     Cause.EXTENSION_NOT_SUPPORTED: (420, "Bad Extension"),

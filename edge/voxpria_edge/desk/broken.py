@@ -104,6 +104,15 @@ def _too_many_hops(_: messages.Broken, message: Message) -> Fault:
     )
 
 
+def _loop(_: messages.Broken, message: Message) -> Fault:
+    return Fault(
+        cause=Cause.LOOP,
+        summary="The edge itself sent this call: the server of the trunk that it went to is this edge.",
+        tried=(f"Via: {_shown(message.first('via'))}",),
+        mend="Set the trunk's config.server to the agent's server.",
+    )
+
+
 def _too_large(broken: messages.Broken, message: Message) -> Fault:
     body = None if message.body_at is None else broken.bytes - message.body_at
     return Fault(
@@ -195,6 +204,7 @@ def _unreadable(_: messages.Broken, message: Message) -> Fault:
 
 FAULTS: Mapping[str, Callable[[messages.Broken, Message], Fault]] = {
     "hops": _too_many_hops,
+    "loop": _loop,
     "size": _too_large,
     "scheme": _other_scheme,
     "request_uri": _bad_request_uri,

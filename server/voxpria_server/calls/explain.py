@@ -58,6 +58,7 @@ _MENDS_OF_REFUSALS: dict[int, str] = {
     ),
     420: "Have the caller's side require no extension that the trunk's server does not know (100rel, timer, …).",
     421: "Have the caller's side support the extension that the trunk's server requires, or the server go without.",
+    482: "The call came back to where it had been: set the trunk's config.server to the agent's, not to this edge.",
     **dict.fromkeys((486, 600, 603), _NOTHING_HERE),
 }
 _MEND_OF_FAILURES = (
