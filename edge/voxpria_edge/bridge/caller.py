@@ -55,9 +55,10 @@ class Caller:
         key = request.call_id, request.sender.tag or ""
         flow = await self._flow()
         self._halves[key] = half
+        half.cause = ""  # it may be its second try, with another offer
         transaction = self._endpoint.send(request, flow)
         try:
-            half.answer = await self._final(transaction, ended, on_ringing)
+            half.answer = await self._final(transaction, half, ended, on_ringing)
         finally:
             del self._halves[key]
             self._on_over(half)
@@ -73,9 +74,9 @@ class Caller:
         return True
 
     async def _final(
-        self, transaction: ClientTransaction, ended: asyncio.Event, on_ringing: Callable[[], None]
+        self, transaction: ClientTransaction, half: Half, ended: asyncio.Event, on_ringing: Callable[[], None]
     ) -> Response | None:
-        """Wait for the final answer; cancel if the call ends before."""
+        """Wait for the final answer; cancel if the call ends before. One that is refused has its answer on its way."""
         waiting = asyncio.create_task(_answer(transaction, on_ringing))
         ending = asyncio.create_task(ended.wait())
         try:
@@ -83,8 +84,9 @@ class Caller:
             if not waiting.done():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_CANCEL_SECONDS):
-                        await transaction.heard.wait()
-                        self._endpoint.cancel(transaction)
+                        if not half.is_refused:
+                            await transaction.heard.wait()
+                            self._endpoint.cancel(transaction)
                         await asyncio.wait([waiting])
             return waiting.result() if waiting.done() else None
         except TransactionError:

@@ -38,6 +38,11 @@ class Half:
         return self.decision.targets[self.at_trunk]
 
     @property
+    def is_refused(self) -> bool:
+        """Whether Kamailio has been told to refuse it: its server did not take it."""
+        return self.cause != ""
+
+    @property
     def code(self) -> int:
         """Of its final answer; 0 is none."""
         return self.answer.status if self.answer else 0

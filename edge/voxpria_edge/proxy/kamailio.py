@@ -160,8 +160,11 @@ class Rpc:
 
     async def acknowledge(self, message_id: str) -> None:
         """Have Kamailio forget a message that is on our disk; one that it has forgotten (a restart) is no error."""
+        await self._forget("events", message_id)
+
+    async def _forget(self, table: str, key: str) -> None:
         try:
-            await self.call("htable.delete", "events", message_id)
+            await self.call("htable.delete", table, key)
         except RpcError as error:
             if error.code != _NOT_FOUND:
                 raise
@@ -188,12 +191,14 @@ class Rpc:
 
     async def forget(self, record: str) -> None:
         """Let no more requests of a call pass."""
-        await self.call("htable.delete", "live", record)
+        for table in ("live", "trunks"):
+            await self._forget(table, record)
 
     async def refuse(self, sip_call_id: str, cseq: int, code: int, reason: str, record: str) -> None:
         """Answer the INVITE of a call that is being set up; what rings is canceled by that."""
         await self.call("tm.reply_callid", code, reason, sip_call_id, str(cseq), "", f"X-VoxPria-Call-Id: {record}\r\n")
         await self.forget(record)
+        await self._forget("secure", sip_call_id)
 
 
 def _listed(result: object) -> list[dict[str, Any]]:
