@@ -105,6 +105,20 @@ def test_a_call_that_is_placed_needs_room_on_both_trunks_and_the_account() -> No
         assert decision.cause is Cause.TOO_MANY_CALLS
 
 
+def test_a_call_that_is_placed_has_its_place_on_the_agents_trunk_but_on_none_that_stands_in() -> None:
+    agent = msgspec.structs.replace(
+        AGENT, max_concurrent_calls=1, max_calls_per_second=1, failover_trunk_ids=("trunk_other",)
+    )
+    stand_in = msgspec.structs.replace(STAND_IN, max_concurrent_calls=1)
+    itself = Load(open_calls={agent.id: 1, CARRIER.id: 1}, starts={agent.id: [0.0]})
+    decision = connect(table(agent, stand_in), NUMBER, "+13035559876", itself)
+    assert isinstance(decision, Dial)
+    assert [target.id for target in decision.targets] == [agent.id, stand_in.id]
+    crowded = connect(table(agent, stand_in), NUMBER, "+13035559876", Load(open_calls={stand_in.id: 1}))
+    assert isinstance(crowded, Dial)
+    assert [target.id for target in crowded.targets] == [agent.id]
+
+
 def test_stand_ins_follow_in_order_and_those_of_others_never() -> None:
     foreign = msgspec.structs.replace(STAND_IN, id="trunk_foreign", account_id="acc_b")
     first = msgspec.structs.replace(AGENT, failover_trunk_ids=("trunk_foreign", "trunk_other", "trunk_gone"))

@@ -70,13 +70,13 @@ def place(table: Table, number_id: str, caller: str, called: str, load: Load = I
 def connect(table: Table, number: Number, caller: str, load: Load = IDLE) -> Decision:
     """Judge the other half of a call that was placed: from who answered to the number's agent.
 
-    Its limits were looked at when the call was placed.
+    It has had its place on the agent's trunk since it was placed; what stands in for that is looked at now.
     """
     case = Case(table, Invite(request_user=number.e164, from_user=caller, source_address=_NOBODY), load)
     carrier, agent = (table.trunks.get(id_ or "") for id_ in (number.carrier_trunk_id, number.agent_trunk_id))
     if carrier is None or agent is None:
         return case.reject(Cause.NO_ROUTE, "The agent's trunk is gone.", mend="Place the call again.", number=number)
-    return targets.dial(case, number, carrier, agent, number.e164)
+    return targets.dial(case, number, carrier, agent, number.e164, held=(agent.id,))
 
 
 def refuse(table: Table, invite: Invite, fault: Fault) -> Reject:

@@ -1,6 +1,6 @@
 """Where a call is sent: the trunk that is meant and those that stand in for it, those that are down last. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from voxpria_routing.case import Case, same_owner
 from voxpria_routing.decision import Cause, Decision, Dial, Explanation
@@ -9,13 +9,18 @@ from voxpria_routing.room import is_full, target_is_full
 from voxpria_routing.snapshot import Number, Trunk
 
 
-def dial(case: Case, number: Number, carrier: Trunk, target: Trunk, called: str) -> Decision:
-    """Dial those that are up, and behind them, as a last resort, those that were found to be down."""
+def dial(
+    case: Case, number: Number, carrier: Trunk, target: Trunk, called: str, held: Collection[str] = ()
+) -> Decision:
+    """Dial those that are up, and behind them, as a last resort, those that were found to be down.
+
+    `held` are ids of trunks, beside the carrier, on which the call has its place already.
+    """
     ready: list[Trunk] = []
     down: list[Trunk] = []
     crowd: Full | None = None
     for trunk in _alternatives(case, target):
-        reached = None if trunk.id == carrier.id else is_full(case, trunk)
+        reached = None if trunk.id in (carrier.id, *held) else is_full(case, trunk)
         crowd = crowd or reached
         barred = reached.sentence if reached else trunk.barred_reason
         why = barred or case.load.down.get(server_key(trunk))

@@ -94,6 +94,12 @@ class Admission:
             return False
         return self.traffic.load({}).now_seconds - began_at < starts_looked_at(rate) / rate
 
+    def with_agent_on(self, call: Call, stand_in: Trunk | None) -> None:
+        """Count a call that the API places where its agent is called; at a trunk that stands in, it begins now."""
+        self.traffic.hold(call.id, call.keys)
+        if stand_in is not None:
+            self.traffic.start([stand_in.id])
+
     def moved_on(self, call: Call, target: Trunk) -> None:
         """Count a call at its next trunk."""
         self.traffic.hold(call.id, call.keys)

@@ -62,7 +62,7 @@ class Placing:
         call = await self._begin(order, agreed.decision, agreed.unrecorded)
         _log.info("placing a call", call_id=call.id)
         await self._bridges.run(
-            call, order, agreed.decision, agreed.sound, lambda: self._connect(agreed.decision, order)
+            call, order, agreed.decision, agreed.sound, lambda: self._connect(call.id, agreed.decision, order)
         )
 
     async def _begin(self, order: Place, decision: Decision, unrecorded: str | None = None) -> Call:
@@ -94,10 +94,11 @@ class Placing:
                 await asyncio.sleep(_AGAIN_SECONDS)
         return False
 
-    def _connect(self, decision: Dial, order: Place) -> Dial | str:
+    def _connect(self, call_id: str, decision: Dial, order: Place) -> Dial | str:
         """Decide on the agent's half, by the routes as they are when the callee has answered."""
         found = connect(self._table(), decision.number, order.to, self._desk.load())
         if not isinstance(found, Dial):
             return found.explanation.summary
+        self._dialling.expect_agent(call_id, found)
         number = msgspec.structs.replace(found.number, agent_id=order.agent_id)
         return msgspec.structs.replace(found, number=number)

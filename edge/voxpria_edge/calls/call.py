@@ -1,7 +1,7 @@
 """A call as the edge remembers it, from its INVITE until it is done with. Pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -88,7 +88,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     at_trunk: int = 0
     """Which of them is."""
     holds: tuple[str, ...] = ()
-    """The account and the trunk that it came through, as its limits are counted (`voxpria_routing.load`)."""
+    """The account and the trunk that it came through, as its limits are counted (`voxpria_routing.load`).
+
+    Of a call that the API places: the account, and the trunks whose servers its agent may be called on, in turn.
+    """
     answered_at: datetime | None = None
     ended_at: datetime | None = None
     expires: Mapping[str, datetime] = {}
@@ -154,6 +157,11 @@ def at_next_trunk(call: Call, decision: Dial) -> Call:
     """Return the call as it is tried at the next of the decision's targets."""
     trunk_ids = tuple(target.id for target in decision.targets)
     return msgspec.structs.replace(call, trunk_ids=trunk_ids, at_trunk=call.at_trunk + 1)
+
+
+def with_agent_on(call: Call, trunk_ids: Sequence[str]) -> Call:
+    """Return a call that the API places as its agent is, or may yet be, called on these trunks and no others."""
+    return msgspec.structs.replace(call, holds=(*call.holds[:1], *trunk_ids))
 
 
 def rang(call: Call, message: messages.Progress) -> list[events.CallEvent]:

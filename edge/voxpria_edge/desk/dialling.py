@@ -70,6 +70,19 @@ class Dialling:
         self._dialled[call.id] = decision
         self._admission.begin(call, decision)
 
+    def expect_agent(self, call_id: str, decision: Dial) -> None:
+        """Count a call that the API places at all trunks that its agent may be called on, before any is."""
+        call = self._book.open_call(call_id)
+        if call is not None:
+            self._with_agent_on(call, decision, 0)
+
+    def _with_agent_on(self, call: Call, decision: Dial, at_trunk: int, *, is_taken: bool = False) -> None:
+        target, others = decision.targets[at_trunk], decision.targets[at_trunk + 1 :]
+        ids = [trunk.id for trunk in (target, *(() if is_taken else others))]
+        self._book.calls[call.id] = moved = calls.with_agent_on(call, ids)
+        is_new = not is_taken and (at_trunk > 0 or target.id not in call.holds)
+        self._admission.with_agent_on(moved, target if is_new else None)
+
     def note_ringing(self, message: messages.Progress) -> None:
         """Note that a server rings, also for the agent's half of a call that we place."""
         record = messages.text(message.record)
@@ -93,6 +106,9 @@ class Dialling:
         call, half = self._book.calls.get(record), self._half_to_agent(record)
         if half is not None:
             self._admission.half_is_answered(half)
+            whole = self._book.open_call(half.call_id)
+            if whole is not None and half.decision.is_outbound != whole.is_outbound:
+                self._with_agent_on(whole, half.decision, half.at_trunk, is_taken=True)
         if call is None:
             whole = self._book.open_call(call_of_record(record))
             self._book.remember(message.id, calls.refreshed(whole, message) if whole else None, [])
@@ -143,6 +159,8 @@ class Dialling:
         is_calls_own = half.decision.is_outbound == call.is_outbound
         if half.following is not None and is_calls_own:
             self._move_on(call, half.following)
+        elif half.following is not None:
+            self._with_agent_on(call, half.following, half.at_trunk + 1)
         if half.following is None and half.record != call.id:
             self._book.remember(message.id, None, [])  # who is in the middle says why there is no call
             return
