@@ -1,6 +1,7 @@
 """The desk: each message acted on once, remembered, acknowledged; catching up after any restart."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -149,6 +150,26 @@ async def test_what_was_heard_before_changes_nothing_when_it_is_said_again(tmp_p
         assert not at.answers()
         assert not at.finished
         await until(lambda: len(at.kamailio.acknowledged) == len(said))
+
+
+async def test_what_kamailio_did_not_hear_acknowledged_is_remembered_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with office(tmp_path) as at:
+        at.kamailio.is_deaf = True
+        question = invite()
+        await at.hear(question)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        await at.book.forget_heard()
+        assert not await at.book.is_unheard(str(question["id"]))
+        at.kamailio.is_deaf = False
+        (call,) = at.book.open_calls
+        await at.reconnect(question, live=(call.id,))
+        await until(lambda: question["id"] in at.kamailio.acknowledged)
+        await at.book.forget_heard()
+        assert await at.book.is_unheard(str(question["id"]))
+        assert [kind for kind, _ in await at.told()] == ["Invited"]
 
 
 async def test_a_message_that_is_said_live_and_again_counts_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,6 +68,21 @@ async def test_an_event_is_kept_once_however_often_it_is_committed(tmp_path: Pat
         assert [event.id for _, event in await spool.oldest(10)] == ["one"]
         assert spool.unsent == 1
         assert await spool.unheard(["one", "two"]) == {"two"}
+
+
+async def test_what_was_heard_and_acknowledged_is_forgotten_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"message-{number}" for number in range(2500)]
+    async with opened(tmp_path / "spool.sqlite") as spool:
+        await asyncio.gather(*(spool.commit(Change(heard=name)) for name in names))
+        await spool.forget_heard([])
+        assert not await spool.unheard(names)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        await spool.commit(Change(heard="of late"))
+        await spool.forget_heard(names[7:9])
+        assert await spool.unheard([*names, "of late"]) == {*names[:7], *names[9:]}
 
 
 async def test_what_is_reported_is_forgotten_and_what_was_refused_is_kept_aside(tmp_path: Path) -> None:

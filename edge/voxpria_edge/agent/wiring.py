@@ -121,6 +121,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 spool.run(),
                 kamailio.run(desk),
                 book.acknowledge(),
+                book.tidy(),
                 recordings.run(),
                 routes.follow(),
                 Commands(hanging_up, placing, control_plane).run(),

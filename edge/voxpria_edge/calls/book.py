@@ -1,6 +1,7 @@
 """The calls of this edge that are not done with: changed at once, on disk a moment later, then acknowledged."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -20,6 +21,7 @@ _log = structlog.get_logger(__name__)
 
 _MOST_ACKNOWLEDGED_AT_ONCE = 1000
 _SETTLE_SECONDS = 2.0
+_TIDY_SECONDS = 60.0
 _LATE_SECONDS = 120.0
 """How long somebody may still answer a call that is over: longer than its answer is repeated, or it may ring."""
 
@@ -45,6 +47,8 @@ class Book:
         self.over = Lately(_LATE_SECONDS)
         """Dialled calls that ended lately, by their ids."""
         self._acknowledging: asyncio.Queue[str] = asyncio.Queue(_MOST_ACKNOWLEDGED_AT_ONCE)
+        self._unacknowledged: set[str] = set()
+        """Messages on disk that Kamailio has not been told of, or did not hear that it was."""
         self._background = Background()
 
     def take_over(self, kept: Sequence[Call]) -> None:
@@ -106,7 +110,7 @@ class Book:
             return
         self.on_told(change.events)
         if change.heard is not None:
-            await self._acknowledging.put(change.heard)
+            await self.acknowledged(change.heard)
         if ended is not None:
             self.orphans.discard(ended.id)
             self.on_over(ended, next((event.by for event in change.events if isinstance(event, Ended)), None))
@@ -143,8 +147,13 @@ class Book:
         self.calls.pop(call_id, None)
 
     async def acknowledged(self, message_id: str) -> None:
-        """Have a message acknowledged once more; it has been on disk for a while."""
+        """Have a message acknowledged, for the first time or once more: it is on disk."""
+        self._unacknowledged.add(message_id)
         await self._acknowledging.put(message_id)
+
+    def caught_up(self) -> None:
+        """Know that Kamailio has said all that it keeps: what else was not acknowledged, it has lost itself."""
+        self._unacknowledged.clear()
 
     async def acknowledge(self) -> None:
         """Tell Kamailio what is on our disk, until cancelled. What it does not hear it only says once more."""
@@ -154,6 +163,22 @@ class Book:
                 await self._rpc.acknowledge(message_id)
             except RpcError as error:
                 _log.warning("not acknowledged", error=str(error))
+            else:
+                self._unacknowledged.discard(message_id)
+
+    async def tidy(self) -> None:
+        """Keep no more of what was heard than may be said again, until cancelled."""
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            if self.is_current:  # else there may be more that was not acknowledged, in our last run
+                await self.forget_heard()
+
+    async def forget_heard(self) -> None:
+        """Forget what was heard some while ago and acknowledged."""
+        try:
+            await self._spool.forget_heard(tuple(self._unacknowledged))
+        except sqlite3.Error:
+            _log.exception("the spool can't be tidied")
 
     async def settle(self) -> None:
         """Wait until everything taken so far is on disk."""

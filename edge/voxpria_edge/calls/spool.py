@@ -30,8 +30,9 @@ CREATE TABLE IF NOT EXISTS heard (id TEXT PRIMARY KEY, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS heard_at ON heard (at);
 CREATE TABLE IF NOT EXISTS dead (id TEXT PRIMARY KEY, error TEXT NOT NULL, body BLOB NOT NULL);
 """
-_HEARD_FOR_SECONDS = 12 * 3600
-"""Longer than Kamailio keeps what was not acknowledged."""
+_HEARD_FOR_SECONDS = 600.0
+"""What was acknowledged may still be on its way a second time. No command is repeated for longer."""
+_MOST_AT_ONCE = 1000
 _MOST_WAITING = 10_000
 
 
@@ -144,14 +145,23 @@ class Spool:
         return _Transaction(self._db)
 
     async def unheard(self, ids: Sequence[str]) -> set[str]:
-        """Return those of Kamailio's message ids that nothing is remembered of; forget very old ones."""
+        """Return those of Kamailio's message ids that nothing is remembered of."""
 
         def look() -> set[str]:
-            self._db.execute("DELETE FROM heard WHERE at < ?", (time.time() - _HEARD_FOR_SECONDS,))
             known = (self._db.execute("SELECT 1 FROM heard WHERE id = ?", (id_,)).fetchone() for id_ in ids)
             return {id_ for id_, row in zip(ids, known, strict=True) if row is None}
 
         return await self._do(look)
+
+    async def forget_heard(self, unacknowledged: Iterable[str]) -> None:
+        """Forget what was heard some while ago, but for the messages that Kamailio may say again: `unacknowledged`."""
+        before, kept = time.time() - _HEARD_FOR_SECONDS, msgspec.json.encode(list(unacknowledged)).decode()
+        forget = (
+            "DELETE FROM heard WHERE id IN"
+            " (SELECT id FROM heard WHERE at < ? AND id NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"
+        )
+        while await self._do(lambda: self._db.execute(forget, (before, kept, _MOST_AT_ONCE)).rowcount) == _MOST_AT_ONCE:
+            pass  # in between, calls are written
 
     async def oldest(self, limit: int) -> list[tuple[int, CallEvent]]:
         """Return the oldest events not yet reported, with their places."""

@@ -104,6 +104,7 @@ class Desk:
         self._backlog = None
         await self.settle()  # what was heard just before the connection broke counts as heard
         unheard = await self._book.unheard(list(backlog))
+        self._book.caught_up()
         before = {call.id: call.asked for call in self._book.open_calls}
         for message in sorted(backlog.values(), key=lambda message: float(message.at)):
             if message.id in unheard:

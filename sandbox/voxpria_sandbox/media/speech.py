@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import tempfile
 import wave
 from pathlib import Path
 
@@ -75,12 +76,15 @@ class Speech:
 
 
 async def _run(command: list[str], text: bytes) -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
+    with tempfile.TemporaryFile() as words:  # no pipe: a program that ends before it has read would break it
+        words.write(text)
+        words.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
     try:
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            output, _ = await process.communicate(text)
+            output, _ = await process.communicate()
     except TimeoutError as error:
         raise SpeechError("espeak-ng took too long") from error
     finally:
