@@ -4,6 +4,7 @@ The process becomes the daemon (execvp), in the foreground, so that who started 
 """
 
 import os
+import resource
 import secrets
 import shutil
 import subprocess
@@ -167,6 +168,7 @@ def main() -> None:
     """Become the daemon that the first argument names."""
     commands = {"kamailio": kamailio_command, "rtpengine": rtpengine_command}
     command = commands[sys.argv[1]](Settings())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # what they know, passwords and voices, is to be in no file
     os.execvp(command[0], command)  # noqa: S606  (that is what this program is for)
 
 
