@@ -39,7 +39,8 @@ _TABLES = ("live", "events", "asked", "secure", "answered", "trunks", "ahead", "
 _GROWTH_BYTES, _GROWTH_FILES = 16 << 20, 8
 _FAULTS = re.compile(r'Traceback|"level": ?"(error|critical)"|"status": ?500|ERROR: |CRITICAL: |BUG: ')
 _EXPECTED = re.compile(
-    r"Kamailio is gone|connect|refused|rtpengine|rtpp|timed? ?out|send| tls |tcp_|evapi_recv|t_forward_noack|bogus event 3",
+    r"Kamailio is gone|connect|refused|rtpengine|rtpp|timed? ?out|send| tls |tcp_|evapi_recv"
+    r"|t_forward_noack|bogus event 3",
     re.I,
 )
 """What parts rightly say of others that were killed, of garbage, and of an ACK that comes behind the BYE."""

@@ -14,6 +14,7 @@ from voxpria_edge.admission.admission import Admission
 from voxpria_edge.calls.book import Book
 from voxpria_edge.calls.call import Call
 from voxpria_edge.calls.spool import Change, Spool
+from voxpria_edge.desk import hanging_up
 from voxpria_edge.desk.desk import Desk
 from voxpria_edge.desk.dialling import Dialling
 from voxpria_edge.desk.hanging_up import HangingUp
@@ -81,8 +82,7 @@ async def until(probe: Callable[[], object]) -> None:
 
 async def opened(at: Office) -> Call:
     await at.hear(invite())
-    (call,) = at.book.open_calls
-    return call
+    return at.book.open_calls[-1]
 
 
 async def test_a_call_from_question_to_end(tmp_path: Path) -> None:
@@ -245,6 +245,20 @@ async def test_a_lost_call_ends_once(tmp_path: Path) -> None:
         await at.hear(ended(call.id))
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
         assert len(at.finished) == 1
+
+
+async def test_a_call_from_before_kamailios_restart_may_pass_no_more_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hanging_up, "_PASSING_SECONDS", 0)
+    async with office(tmp_path) as at:
+        at.book.on_over = at.hanging_up.done
+        known, lost = await opened(at), await opened(at)
+        await at.reconnect(live=(known.id,))
+        at.book.lose(lost, "Nobody knows it any more.")
+        at.book.lose(known, "Nobody knows it any more.")
+        await at.desk.settle()
+        await until(lambda: at.kamailio.forgotten == [lost.id])
 
 
 async def test_a_call_that_is_over_is_not_kept_again_by_whoever_says_so_late(tmp_path: Path) -> None:

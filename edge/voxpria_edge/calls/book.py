@@ -112,8 +112,8 @@ class Book:
         if change.heard is not None:
             await self.acknowledged(change.heard)
         if ended is not None:
-            self.orphans.discard(ended.id)
             self.on_over(ended, next((event.by for event in change.events if isinstance(event, Ended)), None))
+            self.orphans.discard(ended.id)
             self.on_ended(ended)
 
     async def begin(self, command_id: str, call: Call, told: Sequence[CallEvent]) -> None:

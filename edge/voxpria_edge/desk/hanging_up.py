@@ -23,6 +23,8 @@ _log = structlog.get_logger(__name__)
 
 _MOST_OVER = 1000
 _HANG_UP_TRIES, _HANG_UP_SECONDS = 10, 1.0
+_PASSING_SECONDS = 40.0
+"""How long the last requests of a call that is over may still pass: longer than they are repeated."""
 
 
 class HangingUp:
@@ -95,7 +97,16 @@ class HangingUp:
         self._over[call.id] = call
         if len(self._over) > _MOST_OVER:
             self._over.popitem(last=False)
+        if call.id in self._book.orphans:
+            self._background.begin(self._forget(call))
         self._middle.done(call, by)
+
+    async def _forget(self, call: Call) -> None:
+        """Let no more requests pass of a call that Kamailio was told to let through: it may have seen no BYE."""
+        await asyncio.sleep(_PASSING_SECONDS)
+        for record in call.records:
+            with contextlib.suppress(RpcError):  # it was restarted once more, or is about to be
+                await self._rpc.forget(record)
 
     def authorize(self, asked: messages.ByeChallenged) -> None:
         """Send a BYE of the edge's own again, with the credentials that it is asked for, if we have them."""
