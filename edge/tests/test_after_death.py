@@ -103,6 +103,8 @@ def placed(
     ):
         call_id = order(edge, held).call_id
         until("both are connected", lambda: is_connected(edge, call_id))
+        # a BYE right behind an ACK may overtake it in a proxy
+        until("both answers are acknowledged", lambda: acknowledged(callee) and acknowledged(agent))
         yield call_id, callee, agent
         callee.wait()
         agent.wait()
