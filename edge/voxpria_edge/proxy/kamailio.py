@@ -191,7 +191,7 @@ class Rpc:
 
     async def forget(self, record: str) -> None:
         """Let no more requests of a call pass."""
-        for table in ("live", "trunks"):
+        for table in ("live", "trunks", "places"):
             await self._forget(table, record)
 
     async def refuse(self, sip_call_id: str, cseq: int, code: int, reason: str, record: str) -> None:
