@@ -191,6 +191,46 @@ async def test_one_that_waits_too_long_is_told_to_ask_again(api, client):
     await holder.close()
 
 
+async def _is_kept_back_by(api, slow: list[asyncio.Task]) -> bool:
+    """Tell whether another account's POST waits for those."""
+    other = await api.client(await api.new_key())
+    answer = await post(other, "/v1/webhooks", {"url": "http://127.0.0.1:9/", "events": ["call.ended"]})
+    assert answer.status_code == 201, answer.text
+    return any(task.done() for task in slow)
+
+
+async def test_who_waits_for_durable_work_keeps_back_nobody(api, client, monkeypatch):
+    """More than there are connections for such; each goes on until an edge comes, and none does."""
+    monkeypatch.setattr("voxpria_server.numbers.endpoints.WAIT_SECONDS", 45.0)
+    trunk = (await client.post("/v1/sip/trunks", json=TRUNK)).json()["id"]
+    body = {"phone_number": "+15555550001", "trunk_id": trunk}
+    path = f"/v1/phone-numbers/{(await client.post('/v1/phone-numbers/import', json=body)).json()['id']}/provision"
+    slow = [asyncio.create_task(post(client, path, {}, key=f"k{n}")) for n in range(25)]
+    await asyncio.wait(slow, timeout=1)
+    assert not await _is_kept_back_by(api, slow)
+    for task in slow:
+        task.cancel()
+    await asyncio.wait(slow)
+
+
+async def test_the_many_of_one_account_keep_back_nobody(api, client):
+    async with api.database.transaction() as holder:
+        await holder.execute(sa.text("LOCK TABLE agents IN SHARE MODE"))  # who makes an agent, waits
+        slow = [asyncio.create_task(post(client, "/v1/agents", AGENT, key=f"k{n}")) for n in range(25)]
+        await until_blocked(api.database, api.database.most_waiting_of_one)
+        assert not await _is_kept_back_by(api, slow)
+    assert {answer.status_code for answer in await asyncio.gather(*slow)} == {201}
+
+
+async def test_an_answer_that_was_waited_for_is_kept(client):
+    trunk = (await client.post("/v1/sip/trunks", json=TRUNK)).json()["id"]
+    answers = await asyncio.gather(*(post(client, f"/v1/sip/trunks/{trunk}/test", {}) for _ in range(10)))
+    assert {(answer.status_code, answer.content) for answer in answers} == {(200, answers[0].content)}
+    assert sum(is_replayed(answer) for answer in answers) == 9
+    other = await post(client, f"/v1/sip/trunks/{trunk}/test", {"x": 1})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+
+
 HEADERS = {"Authorization": f"Bearer {DOCUMENTED_TEST_KEY}"}
 
 

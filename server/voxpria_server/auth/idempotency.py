@@ -5,9 +5,11 @@ work, answer and row are there together or not at all, also when the process is 
 requests of the same key wait until the first one's transaction ends: within one process they queue up, and the first of
 another process looks again and again. Neither holds a connection while it waits.
 
-What can't be one transaction: a POST that waits for durable work (`provision`, `reprovision-all`) commits its request
-first. Killed after that, it has no kept answer, and the same key asks for the work again; which finds it done or under
-way, as that work is safe to ask for twice.
+What can't be one transaction, as it waits for durable work or for others (`provision`, `reprovision-all`, a trunk's
+test, a hang-up), is safe to ask for twice, and only its answer is kept, once there is one: the first that was kept is
+given to all. Meanwhile it holds no connection, or a few slow ones would keep back every account's POSTs. An endpoint is
+of this kind if it takes neither `Connection` nor `RequestDatabasePart`. For the same reason an account holds a few of
+the others' connections at most; more of its requests wait.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ import hashlib
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,11 +36,12 @@ from voxpria_server import errors
 from voxpria_server.auth import queries
 from voxpria_server.auth.queries import Claim, ClaimedElsewhereError
 from voxpria_server.auth.service import Caller
-from voxpria_server.errors import ApiError, ConflictError, InvalidParameterError
-from voxpria_server.kit.db import WAIT_SECONDS, Database, is_lock_timeout
+from voxpria_server.errors import ApiError, ConflictError, InvalidParameterError, UnavailableError
+from voxpria_server.kit.db import WAIT_SECONDS, Database, Row, is_lock_timeout
 from voxpria_server.kit.sealing import SealBrokenError, Sealer
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Attempt = Callable[[Request, Claim, Handler], Coroutine[Any, Any, Response]]
 
 HEADER = "Idempotency-Key"
 KEPT_HOURS = 24
@@ -63,45 +66,55 @@ class Turns:
     """Has those of one name take turns within this process."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def take(self, name: str, timeout_seconds: float) -> AsyncIterator[None]:
-        """Wait for the turn; raise 409 idempotency_conflict if it does not come in time."""
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await lock.acquire()
-        except TimeoutError:
-            raise _under_way() from None
+    async def take(self, name: str, timeout_seconds: float, *, at_once: int = 1) -> AsyncIterator[None]:
+        """Wait for the turn, which so many may have at once; raise TimeoutError if it does not come in time."""
+        turn = self._turns.setdefault(name, asyncio.Semaphore(at_once))
+        async with asyncio.timeout(timeout_seconds):
+            await turn.acquire()
         try:
             yield
         finally:
-            lock.release()
+            turn.release()
 
 
 async def answer_once(request: Request, caller: Caller, handler: Handler) -> Response:
-    """Return the handler's answer, or the kept one to the same request before.
+    """Return the handler's answer, or the kept one to the same request before; its deed and that are one transaction.
 
     Raises 400, or 409 idempotency_conflict: the key came with other content before, or its first request goes on.
     """
+    return await _answer_in_turn(request, caller, handler, _answer)
+
+
+async def answer_alike(request: Request, caller: Caller, handler: Handler) -> Response:
+    """Return the answer of a handler whose deed is safe to ask for twice, or the kept one; raises as `answer_once`."""
+    return await _answer_in_turn(request, caller, handler, _answer_then_keep)
+
+
+async def _answer_in_turn(request: Request, caller: Caller, handler: Handler, attempt: Attempt) -> Response:
     try:
         body = await request.body()
     except ClientDisconnect:
         return await handler(request)  # too long, or broken off: the handler finds the same, and says so
     claim = _claim(request, caller, body)
     turns: Turns = request.app.state.turns
-    async with turns.take(claim.name, WAIT_SECONDS):
-        return await _answer_in_time(request, body, claim, handler)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(turns.take(claim.name, WAIT_SECONDS))
+        except TimeoutError:
+            raise _under_way() from None
+        return await _answer_in_time(request, body, claim, handler, attempt)
 
 
-async def _answer_in_time(request: Request, body: bytes, claim: Claim, handler: Handler) -> Response:
+async def _answer_in_time(request: Request, body: bytes, claim: Claim, handler: Handler, attempt: Attempt) -> Response:
     """Return the answer as soon as no other process has the key."""
     clock = asyncio.get_running_loop().time
     deadline, pause = clock() + WAIT_SECONDS, _PAUSE_SECONDS
     while True:
         try:
-            return await _answer(Request(request.scope, _once_more(body)), claim, handler)
+            return await attempt(Request(request.scope, _once_more(body)), claim, handler)
         except ClaimedElsewhereError:
             if clock() > deadline:
                 raise _under_way() from None
@@ -110,28 +123,63 @@ async def _answer_in_time(request: Request, body: bytes, claim: Claim, handler: 
 
 
 async def _answer(request: Request, claim: Claim, handler: Handler) -> Response:
+    async with _claimed(request, claim) as (conn, kept):
+        if kept is not None:
+            return _replay(request.app.state.sealer, claim, kept)
+        request.state.connection = conn
+        response = await _work(request, handler, conn.begin_nested())
+        await _keep(conn, request, claim, response)
+    return response
+
+
+async def _answer_then_keep(request: Request, claim: Claim, handler: Handler) -> Response:
     database: Database = request.app.state.database
-    sealer: Sealer = request.app.state.sealer
-    async with database.waiting_transaction() as conn:
+    async with database.read() as reading:
+        kept = await queries.find_kept(reading, claim, KEPT_HOURS)
+    if kept is not None:
+        return _replay(request.app.state.sealer, claim, kept)
+    response = await _work(request, handler, nullcontext())
+    async with _claimed(request, claim) as (conn, kept):
+        if kept is not None:
+            return _replay(request.app.state.sealer, claim, kept)
+        await _keep(conn, request, claim, response)
+    return response
+
+
+@asynccontextmanager
+async def _claimed(request: Request, claim: Claim) -> AsyncIterator[tuple[AsyncConnection, Row | None]]:
+    """Give a transaction that has the key, and what is kept of it already; few of an account have one at once."""
+    database: Database = request.app.state.database
+    turns: Turns = request.app.state.turns
+    async with AsyncExitStack() as stack:
+        owner = f"{claim.account_id} {claim.mode}"
+        try:
+            await stack.enter_async_context(turns.take(owner, WAIT_SECONDS, at_once=database.most_waiting_of_one))
+        except TimeoutError:
+            raise UnavailableError("Too many requests of this account are under way; try again shortly.") from None
+        conn = await stack.enter_async_context(database.waiting_transaction())
         try:
             kept = await queries.take_claim(conn, claim, KEPT_HOURS)
         except sa.exc.DBAPIError as error:
             if is_lock_timeout(error):
                 raise _under_way() from None
             raise
-        if kept is not None:
-            return _replay(sealer, claim, kept.fingerprint, kept.sealed_answer)
-        request.state.connection = conn
-        response = await _work(conn, request, handler)
-        answer = _answer_of(response, request.state.request_id)
-        await queries.keep_answer(conn, claim, sealer.seal(msgspec.msgpack.encode(answer), claim.name))
-    return response
+        yield conn, kept
 
 
-async def _work(conn: AsyncConnection, request: Request, handler: Handler) -> Response:
-    """Return the handler's answer, if it is one to keep; raise the others, which undoes the claim too."""
+async def _keep(conn: AsyncConnection, request: Request, claim: Claim, response: Response) -> None:
+    sealer: Sealer = request.app.state.sealer
+    answer = _answer_of(response, request.state.request_id)
+    await queries.keep_answer(conn, claim, sealer.seal(msgspec.msgpack.encode(answer), claim.name))
+
+
+async def _work(request: Request, handler: Handler, undone: AbstractAsyncContextManager[Any]) -> Response:
+    """Return the handler's answer, if it is one to keep; raise the others, which undoes the claim too.
+
+    `undone` undoes what the handler did before it raised.
+    """
     try:
-        async with conn.begin_nested():
+        async with undone:
             return await handler(request)
     except _EXPECTED as error:
         verdict = errors.as_api_error(error)
@@ -163,15 +211,15 @@ def _answer_of(response: Response, request_id: str) -> Answer:
     return Answer(response.status_code, headers, bytes(response.body), request_id)
 
 
-def _replay(sealer: Sealer, claim: Claim, fingerprint: bytes, sealed: bytes) -> Response:
-    if fingerprint != claim.fingerprint:
+def _replay(sealer: Sealer, claim: Claim, kept: Row) -> Response:
+    if kept.fingerprint != claim.fingerprint:
         raise ConflictError(
             "This idempotency key came with another body or query before.",
             code="idempotency_conflict",
             details={"field": HEADER, "provided": claim.key},
         )
     try:
-        answer = msgspec.msgpack.decode(sealer.open(sealed, claim.name), type=Answer)
+        answer = msgspec.msgpack.decode(sealer.open(kept.sealed_answer, claim.name), type=Answer)
     except SealBrokenError:
         raise ConflictError(
             "This request was answered, but the answer can't be opened any more.", code="idempotency_conflict"

@@ -140,12 +140,17 @@ async def take_claim(conn: AsyncConnection, claim: Claim, kept_hours: int) -> Ro
     )
     if (await conn.execute(taken.returning(sa.true()))).one_or_none() is not None:
         return None
-    columns = idempotency_keys.c
-    kept = sa.select(columns.fingerprint, columns.sealed_answer).where(*_is(claim), columns.created_at > since)
-    row = (await conn.execute(kept)).one_or_none()
+    row = await find_kept(conn, claim, kept_hours)
     if row is None:
         raise ClaimedElsewhereError
     return row
+
+
+async def find_kept(conn: AsyncConnection, claim: Claim, kept_hours: int) -> Row | None:
+    """Return what is kept of the request of a key that was answered before, if one was."""
+    columns, since = idempotency_keys.c, sa.func.now() - timedelta(hours=kept_hours)
+    kept = sa.select(columns.fingerprint, columns.sealed_answer).where(*_is(claim), columns.created_at > since)
+    return (await conn.execute(kept)).one_or_none()
 
 
 async def keep_answer(conn: AsyncConnection, claim: Claim, sealed: bytes) -> None:

@@ -14,6 +14,7 @@ from voxpria_server.auth import idempotency
 from voxpria_server.auth.idempotency import Handler
 from voxpria_server.auth.limits import import_allowance
 from voxpria_server.auth.service import Permission, authenticate
+from voxpria_server.kit.db import request_database, request_transaction
 from voxpria_server.kit.reads import plan_of
 from voxpria_server.kit.routes import Route
 
@@ -34,13 +35,16 @@ class KeyedRoute(Route):
         if permission is None:
             return handler
         counts_imports = import_allowance in calls
+        answer_once = idempotency.answer_once
+        if request_transaction not in calls and request_database not in calls:
+            answer_once = idempotency.answer_alike
 
         def keyed(handle: Handler) -> Handler:
             async def handle_keyed(request: Request) -> Response:
                 caller = await authenticate(request, permission.scope, counts_imports=counts_imports)
                 request.state.caller = caller
                 if request.method == "POST" and idempotency.HEADER in request.headers:
-                    return await idempotency.answer_once(request, caller, handle)
+                    return await answer_once(request, caller, handle)
                 return await handle(request)
 
             return handle_keyed

@@ -78,6 +78,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
         )
+        self.most_waiting_of_one = max(1, pool_size // 2)
+        """How many `waiting_transaction`s, of twice `pool_size` that there are, one account may have."""
         self._quick = _QuickPool(url)
         self.listener = Listener(url)
 
@@ -301,11 +303,13 @@ class RequestDatabase:
             yield connection
 
 
-async def _request_database(request: Request) -> RequestDatabase:
+async def request_database(request: Request) -> RequestDatabase:
+    """Return what `RequestDatabasePart` is."""
     return RequestDatabase(request)
 
 
-async def _request_transaction(request: Request) -> AsyncIterator[AsyncConnection]:
+async def request_transaction(request: Request) -> AsyncIterator[AsyncConnection]:
+    """Give what `Connection` is."""
     async with RequestDatabase(request).transaction() as connection:
         yield connection
 
@@ -313,8 +317,8 @@ async def _request_transaction(request: Request) -> AsyncIterator[AsyncConnectio
 DatabasePart = Annotated[Database, Depends(part("database"))]
 """The database, for what must not happen within the request's transaction: waiting for others."""
 
-RequestDatabasePart = Annotated[RequestDatabase, Depends(_request_database)]
+RequestDatabasePart = Annotated[RequestDatabase, Depends(request_database)]
 """The database, for what is one transaction but should not be begun before it is needed."""
 
-Connection = Annotated[AsyncConnection, Depends(_request_transaction, scope="function")]
+Connection = Annotated[AsyncConnection, Depends(request_transaction, scope="function")]
 """One transaction a request: committed before the answer is sent, rolled back on an error."""

@@ -21,10 +21,9 @@ from voxpria_server.kit.parts import part
 from voxpria_server.kit.sealing import SealerPart
 from voxpria_server.numbers import bulk, names, queries, schemas, service
 from voxpria_server.numbers.importer import Importer
-from voxpria_server.settings import SettingsPart
 from voxpria_server.trunks import service as trunk_service
+from voxpria_server.trunks.endpoints import PartsAtOnce
 from voxpria_server.trunks.schemas import TrunkProvisioned
-from voxpria_server.trunks.service import Trunks
 
 T = TypeVar("T")
 
@@ -36,12 +35,6 @@ Writer = Annotated[Caller, Depends(require("numbers:write"))]
 TrunkWriter = Annotated[Caller, Depends(require("trunks:write"))]
 
 
-async def _trunks(settings: SettingsPart, database: DatabasePart, sealer: SealerPart) -> Trunks:
-    """Return what the rules for trunks need, with each transaction committed at once: others are waited for after."""
-    return Trunks(settings, database, sealer)
-
-
-TrunksPart = Annotated[Trunks, Depends(_trunks)]
 ImporterPart = Annotated[Importer, Depends(part("importer"))]
 ProvidersPart = Annotated[Mapping[str, Any], Depends(part("providers"))]
 
@@ -178,7 +171,7 @@ async def provision_number(
 
 @trunk_router.post("/{trunk_id}/provision", responses=raises("trunk_not_found", "provisioning_failed"))
 async def provision_trunk(
-    caller: TrunkWriter, trunks: TrunksPart, database: DatabasePart, providers: ProvidersPart, trunk_id: str
+    caller: TrunkWriter, trunks: PartsAtOnce, database: DatabasePart, providers: ProvidersPart, trunk_id: str
 ) -> TrunkProvisioned:
     """Provision an OpenAI trunk, project-wide: its calls are told to us from then on, and its numbers become active.
 
@@ -199,7 +192,7 @@ async def provision_trunk(
 )
 async def reprovision_all(
     caller: Writer,
-    trunks: TrunksPart,
+    trunks: PartsAtOnce,
     database: DatabasePart,
     providers: ProvidersPart,
     trunk_id: str,

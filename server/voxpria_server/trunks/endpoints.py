@@ -23,7 +23,13 @@ async def _parts(settings: SettingsPart, database: RequestDatabasePart, sealer: 
     return service.Trunks(settings, database, sealer)
 
 
+async def _parts_at_once(settings: SettingsPart, database: DatabasePart, sealer: SealerPart) -> service.Trunks:
+    return service.Trunks(settings, database, sealer)
+
+
 Parts = Annotated[service.Trunks, Depends(_parts)]
+PartsAtOnce = Annotated[service.Trunks, Depends(_parts_at_once)]
+"""The same, with each transaction committed at once: for what waits for others, and may be asked for twice."""
 
 
 @router.get("", response_model=Listing[schemas.TrunkListed])
@@ -71,6 +77,6 @@ async def delete_trunk(
 
 
 @router.post("/{trunk_id}/test", responses=raises("trunk_not_found"))
-async def test_trunk(caller: Writer, parts: Parts, trunk_id: str) -> schemas.TrunkTest:
+async def test_trunk(caller: Writer, parts: PartsAtOnce, trunk_id: str) -> schemas.TrunkTest:
     """Examine a trunk's server, step by step, and say what failed and how to mend it. Takes up to 15 s."""
     return schemas.test(await service.test(parts, caller, trunk_id))
