@@ -260,9 +260,8 @@ async def test_fifty_at_once_on_two_processes_make_one(two_processes, database):
 @pytest.mark.timeout(1200)
 async def test_who_waits_for_another_process_holds_up_nobody(settings, database_url, database):
     """Four keys are under way at one process, and asked for again at another that has four connections for such."""
-    pool = {"VOXPRIA_DATABASE_POOL_SIZE": "2"}
-    first = Process(settings, database_url, **pool)
-    other = Process(settings, database_url, http_port=free_ports(1)[0], **pool)
+    first = Process(settings, database_url, VOXPRIA_DATABASE_POOL_SIZE="8")  # four of one account at once
+    other = Process(settings, database_url, http_port=free_ports(1)[0], VOXPRIA_DATABASE_POOL_SIZE="2")
     keys = [f"k{n}" for n in range(4)]
     try:
         for process in (first, other):

@@ -20,6 +20,7 @@ from voxpria_server.kit.ids import new_id
 from voxpria_server.kit.jobs import Retry
 from voxpria_server.provider_hooks import jobs as hook_jobs
 from voxpria_server.trunks import jobs as trunk_jobs
+from voxpria_server.trunks.service import hook_secrets
 
 from server.tests.test_numbers_api import an_edge, import_number, until
 
@@ -97,6 +98,18 @@ async def test_a_key_that_may_not_manage_webhooks_leaves_that_to_its_owner(clien
     trunk_id = await make_trunk(client, api_key="sk-restricted-1")
     answer = await client.post(f"/v1/sip/trunks/{trunk_id}/provision")
     assert (answer.status_code, answer.json()["webhook_is_registered"]) == (200, False)
+
+
+async def test_who_provisions_a_trunk_at_once_leaves_the_secret_that_openai_signs_with(
+    client, api, fake, edge, settings
+):
+    trunk_id = await make_trunk(client)
+    answers = await asyncio.gather(*(client.post(f"/v1/sip/trunks/{trunk_id}/provision") for _ in range(3)))
+    assert {answer.status_code for answer in answers} == {200}
+    async with api.database.read() as conn:
+        row = (await conn.execute(sa.text("SELECT * FROM trunks"))).one()
+    kept, _ = hook_secrets(api.app.state.sealer, row)
+    assert kept in {endpoint.secret for endpoint in fake.endpoints("proj_abc123")}
 
 
 async def test_a_secret_lost_between_openai_and_us_is_rolled(client, api, fake):

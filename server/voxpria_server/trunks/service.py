@@ -46,6 +46,7 @@ from voxpria_server.webhooks import outbox
 
 DISARM = "trunks:disarm"
 QUEUE = "provisioning"
+_PROVISIONED_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
@@ -207,31 +208,42 @@ async def take_news(conn: AsyncConnection, news: TrunkNews) -> None:
 
 
 async def provision(parts: Trunks, openai: OpenAI, caller: Caller, trunk_id: str) -> Armed:
-    """Provision an OpenAI trunk: check key and project, and have its calls told to our webhook. Safe to do again."""
-    async with parts.database.read() as conn:
-        row = await get(conn, caller, trunk_id)
+    """Provision an OpenAI trunk: check key and project, and have its calls told to our webhook. Safe to do again.
+
+    Where two do so at once, one may have rolled the secret that the other is about to keep: who comes second rolls it
+    once more.
+    """
+    is_contested = False
+    for _ in range(_PROVISIONED_AT_ONCE):
+        async with parts.database.read() as conn:
+            row = await get(conn, caller, trunk_id)
+        armed = await _arm(parts, openai, caller, row, is_secret_known=not is_contested)
+        values: dict[str, Any] = {"provisioned_at": utc_now()}
+        if armed.signing_secret is not None:
+            values["sealed_hook_secret"] = parts.sealer.seal(armed.signing_secret.encode(), _hook_context(row.id))
+        async with parts.database.transaction() as conn:
+            locked = await get(conn, caller, trunk_id, lock=True)
+            if locked.sealed_credentials != row.sealed_credentials:
+                raise _not_provisioned("the trunk's credentials were changed meanwhile; provision it again")
+            is_contested = armed.signing_secret is not None and locked.sealed_hook_secret != row.sealed_hook_secret
+            if not is_contested:
+                await queries.update(conn, row.id, values)
+                return armed
+    raise _not_provisioned("the trunk is being provisioned by others at once; do it again")
+
+
+async def _arm(parts: Trunks, openai: OpenAI, caller: Caller, row: Row, *, is_secret_known: bool) -> Armed:
     if row.provider != "openai":
-        raise InvalidParameterError(
-            "Only OpenAI trunks are provisioned as a whole.", field="trunk_id", provided=trunk_id
-        )
+        raise InvalidParameterError("Only OpenAI trunks are provisioned as a whole.", field="trunk_id", provided=row.id)
     now_is = _as_it_is(parts.sealer, row)
     if now_is is None:
         raise _not_provisioned("the trunk's credentials can't be opened any more; set them again")
     project = Project.of(caller.mode, now_is.config["server"], now_is.credentials)
-    is_secret_known = row.sealed_hook_secret is not None
+    is_known = is_secret_known and row.sealed_hook_secret is not None
     try:
-        armed = await openai.arm(project, webhook_url(parts.settings, row.id), is_secret_known=is_secret_known)
+        return await openai.arm(project, webhook_url(parts.settings, row.id), is_secret_known=is_known)
     except (RefusedError, UnreachableError) as refusal:
         raise _not_provisioned(str(refusal)) from None
-    values: dict[str, Any] = {"provisioned_at": utc_now()}
-    if armed.signing_secret is not None:
-        values["sealed_hook_secret"] = parts.sealer.seal(armed.signing_secret.encode(), _hook_context(row.id))
-    async with parts.database.transaction() as conn:
-        locked = await get(conn, caller, trunk_id, lock=True)
-        if locked.sealed_credentials != row.sealed_credentials:
-            raise _not_provisioned("the trunk's credentials were changed meanwhile; provision it again")
-        await queries.update(conn, row.id, values)
-    return armed
 
 
 def _registered(registrations: Sequence[Row]) -> Step:
