@@ -8,6 +8,7 @@ import pytest
 from tests.product import Product, until
 
 NUMBER = "+15555550190"
+WORDS = "Have you a room for tonight?"
 INSTRUCTIONS = "You are the reception of a small hotel."
 
 
@@ -28,7 +29,7 @@ def number(product: Product) -> dict[str, Any]:
 
 
 def test_the_call_is_accepted_with_the_numbers_agent(product: Product, number: dict[str, Any]) -> None:
-    result = product.call(NUMBER, seconds=2, say="")
+    result = product.call(NUMBER, seconds=4, say=WORDS)
     assert result["answered"], result
     record = product.ended_call(result["call_id"])
     assert (record["status"], record["sip_code"], record["agent_id"]) == ("completed", 200, number["agent_id"])
@@ -38,3 +39,11 @@ def test_the_call_is_accepted_with_the_numbers_agent(product: Product, number: d
     assert "Good evening!" in seen["session"]["instructions"]
     assert seen["greeted"], "the agent was not told to speak first"
     assert seen["session"]["audio"]["output"]["voice"] == "marin"
+    record = until("the transcript is there", lambda: _transcribed(product, record["id"]))
+    said = {segment["speaker"]: segment["text"] for segment in record["transcript"]["segments"]}
+    assert said == {"agent": "Good evening!", "caller": WORDS}
+
+
+def _transcribed(product: Product, call_id: str) -> dict[str, Any] | None:
+    record = product.api("GET", f"/calls/{call_id}")
+    return record if record["transcript"] else None

@@ -31,6 +31,7 @@ from voxpria_sandbox.sip.digest import Gatekeeper
 _MAX_CALLS = 64
 _KEPT = 100
 _RING_SECONDS = 0.2
+_UNTOLD_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +82,27 @@ class AgentCall:
             return
         self.said.append(text)
         self.spoken.append(Turn("agent", text, time.time()))
+        if self.openai_call is not None:
+            item_id = f"item_{secrets.token_hex(10)}"
+            self.openai_call.tell("response.output_audio_transcript.delta", item_id=item_id, delta=text)
+            self.openai_call.tell("response.output_audio_transcript.done", item_id=item_id, transcript=text)
         await self.call.media.play(samples)
+
+    async def hear(self, words: str, spoken: "asyncio.Future[None]") -> None:
+        """Know what the caller says, from whoever made it speak; `spoken` is done when it has."""
+        self.callers_words = words
+        if self.openai_call is None or not words:
+            return
+        item_id = f"item_{secrets.token_hex(10)}"
+        self.openai_call.tell("input_audio_buffer.speech_started", item_id=item_id, audio_start_ms=0)
+        await asyncio.shield(spoken)
+        if self.openai_call.is_transcribed and self.call is not None and self.call.media.first_heard_at is not None:
+            self.openai_call.tell(
+                "conversation.item.input_audio_transcription.completed",
+                item_id=item_id,
+                content_index=0,
+                transcript=words,
+            )
 
     async def next_digit(self, seconds: float) -> str | None:
         """Return the next key that the caller presses; None if none is in time."""
@@ -312,9 +333,13 @@ class SipAgent:
         finally:
             behaviour.cancel()
             told.cancel()
+            if record.openai_call is not None:
+                record.openai_call.end()
 
     async def _behave(self, record: AgentCall, lead: Behaviour) -> None:
         try:
+            if record.openai_call is not None and record.call is not None:  # OpenAI's speaks once it is told to
+                await _is_set(record.openai_call.greeted, _UNTOLD_SECONDS, record.call)
             await lead(record)
         except Exception:
             log.exception("a behaviour failed")

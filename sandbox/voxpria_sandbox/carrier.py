@@ -165,9 +165,8 @@ class _PlacedCall:
 
     async def _talk(self, call: Call, samples: Samples, words: str) -> None:
         self._result.answered = True
-        call.media.play(samples)
-        if (hearer := self._agent_call()) is not None:
-            hearer.callers_words = words
+        played, hearer = call.media.play(samples), self._agent_call()
+        hearing = asyncio.create_task(hearer.hear(words, played)) if hearer is not None else None
         try:
             if self._order.digits:
                 await _ended(call, self._order.digits_after_seconds)
@@ -180,6 +179,8 @@ class _PlacedCall:
                 await _ended(call, _GRACE_SECONDS)
         finally:
             await call.hang_up()
+            if hearing is not None:
+                hearing.cancel()
         end = call.ended.result()
         self._result.ended_by = "caller" if end.by == "us" else self._other_side()
         self._result.duration_seconds = round(end.at - call.answered_at, 2)

@@ -86,8 +86,11 @@ class RingingCall:
     sip_headers: list[dict[str, str]]
     status: Literal["ringing", "accepted", "rejected", "unanswered"] = "ringing"
     session: dict[str, Any] | None = None
-    is_greeted: bool = False
-    """Whether the agent was told to speak first."""
+    greeted: asyncio.Event = field(default_factory=asyncio.Event)
+    """The agent was told to speak first."""
+    is_over: bool = False
+    sockets: set[asyncio.Queue[dict[str, Any] | None]] = field(default_factory=set)
+    """What those are told who are on the call's socket; None is the end."""
     decided: asyncio.Future[int | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """None: answer; else the SIP status to refuse with."""
     told: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(_MOST_TOLD))
@@ -100,8 +103,29 @@ class RingingCall:
             "project": self.project,
             "status": self.status,
             "session": self.session,
-            "greeted": self.is_greeted,
+            "greeted": self.greeted.is_set(),
         }
+
+    @property
+    def is_transcribed(self) -> bool:
+        """Whether the session asks for the caller's words."""
+        audio = (self.session or {}).get("audio")
+        heard = audio.get("input") if isinstance(audio, dict) else None
+        return isinstance(heard, dict) and bool(heard.get("transcription"))
+
+    def tell(self, event_type: str, **fields: object) -> None:
+        """Tell all who are on the socket; nobody hears it later."""
+        event = {"type": event_type, "event_id": f"event_{secrets.token_hex(12)}", **fields}
+        for socket in self.sockets:
+            with contextlib.suppress(asyncio.QueueFull):
+                socket.put_nowait(event)
+
+    def end(self) -> None:
+        """Close its sockets; there are no more."""
+        self.is_over = True
+        for socket in self.sockets:
+            with contextlib.suppress(asyncio.QueueFull):
+                socket.put_nowait(None)
 
 
 class UnauthorizedError(Exception):

@@ -19,6 +19,7 @@ from voxpria_server.kit.clock import utc_now
 from voxpria_server.kit.ids import new_id
 from voxpria_server.kit.jobs import Retry
 from voxpria_server.provider_hooks import jobs as hook_jobs
+from voxpria_server.provider_hooks.scribe import Scribe
 from voxpria_server.trunks import jobs as trunk_jobs
 from voxpria_server.trunks.service import hook_secrets
 
@@ -237,7 +238,8 @@ async def open_call(api, number_id: str, **changes) -> str:
         "status": "in-progress",
         "started_at": utc_now(),
         "duration_seconds": 0,
-        "explanation": {},
+        "explanation": {"summary": "", "tried": [], "nearest": None, "mend": None},
+        "max_duration_seconds": 600,
         "recording": "none",
         "edge_id": "edge_1",
         "sip_call_id": new_id("sip"),
@@ -259,13 +261,13 @@ async def decided(call: RingingCall) -> int | None:
         return await call.decided
 
 
-async def row_of(api, call_id: str, wanted: str):
+async def row_of(api, call_id: str, wanted: str, **columns: object):
     async with asyncio.timeout(90):
         while True:
             async with api.database.read() as conn:
                 statement = f"SELECT * FROM provider_calls WHERE provider_call_id = '{call_id}'"
                 row = (await conn.exec_driver_sql(statement)).one()
-            if row.status == wanted:
+            if row.status == wanted and columns.items() <= row._mapping.items():
                 return row
             await asyncio.sleep(0.05)
 
@@ -283,7 +285,8 @@ async def test_a_call_through_our_edge_is_accepted_with_its_numbers_agent(client
     assert (await send(client, trunk_id, body, endpoint.secret)).json() == {"received": True}
     assert await decided(ringing) is None
     assert ringing.session["type"] == "realtime"
-    assert (ringing.session["model"], ringing.session["audio"]) == ("gpt-realtime-2", {"output": {"voice": "marin"}})
+    assert (ringing.session["model"], ringing.session["audio"]["output"]) == ("gpt-realtime-2", {"voice": "marin"})
+    assert ringing.is_transcribed
     for words in ("Be kind.", "Good day", "tag de"):
         assert words in ringing.session["instructions"]
     row = await row_of(api, "rtc_1", "accepted")
@@ -379,10 +382,69 @@ async def test_an_agent_with_a_first_message_is_told_to_speak_first(client, api,
     ringing, call_id = ring(fake, "rtc_1"), await open_call(api, number["id"])
     await send(client, trunk_id, event("rtc_1", X_VoxPria_Call_Id=call_id), endpoint.secret)
     assert await decided(ringing) is None
+    await attended(ringing)
+    if first_message:
+        async with asyncio.timeout(90):
+            await ringing.greeted.wait()
+    else:
+        await row_of(api, "rtc_1", "accepted", speaks_first=False)
+        assert not ringing.greeted.is_set()
+
+
+async def attended(call: RingingCall, sockets: int = 1) -> None:
     async with asyncio.timeout(90):
-        while await jobs_of(api, "provider-hooks:answer"):
+        while len(call.sockets) != sockets:
+            await asyncio.sleep(0.02)
+
+
+def say(call: RingingCall, speaker: str, item_id: str, words: str) -> None:
+    if speaker == "agent":
+        call.tell("response.output_audio_transcript.done", item_id=item_id, transcript=words)
+    else:
+        call.tell("conversation.item.input_audio_transcription.completed", item_id=item_id, transcript=words)
+
+
+async def test_what_is_said_becomes_the_calls_transcript_whichever_process_hears_it(client, api, fake):
+    trunk_id = await provisioned(client)
+    [endpoint] = fake.endpoints("proj_abc123")
+    number = (await import_number(client, trunk_id, NUMBER)).json()
+    ringing, call_id = ring(fake, "rtc_1"), await open_call(api, number["id"], answered_at=utc_now())
+    await send(client, trunk_id, event("rtc_1", X_VoxPria_Call_Id=call_id), endpoint.secret)
+    await attended(ringing)
+    say(ringing, "agent", "item_1", "Good evening! \U0001f600")
+    ringing.tell("conversation.item.input_audio_transcription.failed", item_id="item_2", error={"code": "no_access"})
+    say(ringing, "caller", "item_3", "Hello,\x00 it is me.")
+    async with asyncio.timeout(90):
+        while await turns_of(api) != 2:
+            await asyncio.sleep(0.02)
+    scribe = Scribe(api.database, api.app.state.sealer, api.app.state.providers["openai"])
+    await api.app.state.scribe.stop()
+    await attended(ringing, 0)
+    scribe.start()
+    try:
+        await attended(ringing)
+        say(ringing, "caller", "item_3", "Hello, it is me.")
+        say(ringing, "agent", "item_4", "One moment.")
+        ringing.end()
+        record = await until_transcribed(client, call_id)
+    finally:
+        await scribe.stop()
+    said = [(segment["speaker"], segment["text"]) for segment in record["transcript"]["segments"]]
+    assert said == [("agent", "Good evening! \U0001f600"), ("caller", "Hello, it is me."), ("agent", "One moment.")]
+    assert await turns_of(api) == 0
+    assert (await row_of(api, "rtc_1", "accepted")).heard_until is None
+
+
+async def until_transcribed(client, call_id: str) -> dict:
+    async with asyncio.timeout(90):
+        while not (record := (await client.get(f"/v1/calls/{call_id}")).json())["transcript"]:
             await asyncio.sleep(0.05)
-    assert ringing.is_greeted is (first_message is not None)
+    return record
+
+
+async def turns_of(api) -> int:
+    async with api.database.read() as conn:
+        return (await conn.exec_driver_sql("SELECT count(*) FROM provider_call_turns")).scalar_one()
 
 
 @pytest.mark.parametrize("claim", ["none", "another account's", "over"])

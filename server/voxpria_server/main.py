@@ -30,6 +30,7 @@ from voxpria_server.parts import (
     create_courier,
     create_lookout,
     create_parts,
+    create_scribe,
     create_worker,
 )
 from voxpria_server.protocol import protocol
@@ -49,11 +50,12 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await _seed(settings, parts)
             app.state.worker = worker = create_worker(settings, parts)
-            courier, lookout = create_courier(settings, parts), create_lookout(parts)
-            for each in (worker, courier, lookout):
+            app.state.scribe = scribe = create_scribe(parts)
+            others = create_courier(settings, parts), create_lookout(parts), scribe
+            for each in (worker, *others):
                 each.start()
             yield
-            await asyncio.gather(courier.stop(), worker.stop(), lookout.stop())
+            await asyncio.gather(*(each.stop() for each in (worker, *others)))
         finally:
             await close_parts(parts)
 

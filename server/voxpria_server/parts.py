@@ -20,6 +20,7 @@ from voxpria_server.kit.sealing import load_sealer
 from voxpria_server.numbers.importer import Importer
 from voxpria_server.numbers.jobs import blueprint as numbers_blueprint
 from voxpria_server.provider_hooks.jobs import blueprint as provider_hooks_blueprint
+from voxpria_server.provider_hooks.scribe import Scribe
 from voxpria_server.providers.elevenlabs import ElevenLabs
 from voxpria_server.providers.elevenlabs_conversations import Conversations
 from voxpria_server.providers.generic import Generic
@@ -107,6 +108,11 @@ def create_worker(settings: Settings, parts: Parts) -> Worker:
 def create_courier(settings: Settings, parts: Parts) -> Courier:
     """Return what brings webhooks in this process, not yet started."""
     return Courier(parts["database"], parts["sealer"], parts["webhook_sender"], settings.webhook_attempts_per_minute)
+
+
+def create_scribe(parts: Parts) -> Scribe:
+    """Return what takes down, in this process, what is said in calls to OpenAI; not yet started."""
+    return Scribe(parts["database"], parts["sealer"], parts["providers"]["openai"])
 
 
 def create_lookout(parts: Parts) -> Lookout:

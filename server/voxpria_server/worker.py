@@ -9,7 +9,15 @@ import signal
 from voxpria_server.kit import logs, tracing
 from voxpria_server.kit.ending import end_process_within
 from voxpria_server.migrations import migrate_when_up
-from voxpria_server.parts import END_SECONDS, close_parts, create_courier, create_lookout, create_parts, create_worker
+from voxpria_server.parts import (
+    END_SECONDS,
+    close_parts,
+    create_courier,
+    create_lookout,
+    create_parts,
+    create_scribe,
+    create_worker,
+)
 from voxpria_server.settings import Settings
 
 
@@ -18,12 +26,17 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     parts = create_parts(settings)
-    worker, courier, lookout = create_worker(settings, parts), create_courier(settings, parts), create_lookout(parts)
-    for each in (worker, courier, lookout):
+    background = (
+        create_worker(settings, parts),
+        create_courier(settings, parts),
+        create_lookout(parts),
+        create_scribe(parts),
+    )
+    for each in background:
         each.start()
     await stopped.wait()
     end_process_within(END_SECONDS)
-    await asyncio.gather(courier.stop(), worker.stop(), lookout.stop())
+    await asyncio.gather(*(each.stop() for each in background))
     await close_parts(parts)
 
 

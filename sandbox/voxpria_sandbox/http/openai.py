@@ -3,6 +3,8 @@
 It is stricter than OpenAI in one thing: a session without `type: realtime` is refused at once, not when the call fails.
 """
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from voxpria_sandbox.openai import (
 
 _PATH = "/openai/v1"
 _LONGEST_EVENT_BYTES = 64 * 1024
+_MOST_UNSENT = 100
 _MODELS = ("gpt-realtime", "gpt-realtime-mini", "gpt-realtime-2")
 _REALTIME = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
 """How the names of models begin that a call may have: new ones come faster than this list."""
@@ -156,23 +159,31 @@ class _Api:
         return _decided(is_now=decide(self._call(request, project), body.model_dump(exclude_unset=True)))
 
     async def attach(self, request: web.Request, project: str) -> web.StreamResponse:
-        """Serve the socket beside an accepted call: take `response.create`, and tell that the agent speaks."""
+        """Serve the socket beside an accepted call: tell what is said, and take `response.create`."""
         call = self._openai.call(project, request.query.get("call_id", ""))
-        if call is None or call.status != "accepted":
+        if call is None or call.status != "accepted" or call.is_over:
             raise _error(web.HTTPNotFound, "No session found for this call_id.", code="call_id_not_found")
         socket = web.WebSocketResponse(heartbeat=20, max_msg_size=_LONGEST_EVENT_BYTES)
         await socket.prepare(request)
         await socket.send_json({"type": "session.created", "session": call.session})
-        async for message in socket:
-            if message.type is not web.WSMsgType.TEXT:
-                break
-            kind = _event_type(message.data)
-            if kind == "response.create":
-                call.is_greeted = True
-                await socket.send_json({"type": "response.created", "response": {"status": "in_progress"}})
-            else:
-                error = {"type": "invalid_request_error", "message": f"The sandbox does not know {str(kind)[:100]!r}."}
-                await socket.send_json({"type": "error", "error": error})
+        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_MOST_UNSENT)
+        call.sockets.add(events)
+        telling = asyncio.create_task(_tell_all(socket, events))
+        try:
+            async for message in socket:
+                if message.type is not web.WSMsgType.TEXT:
+                    break
+                kind = _event_type(message.data)
+                if kind == "response.create":
+                    call.greeted.set()
+                    await socket.send_json({"type": "response.created", "response": {"status": "in_progress"}})
+                else:
+                    problem = f"The sandbox does not know {str(kind)[:100]!r}."
+                    error = {"type": "invalid_request_error", "message": problem}
+                    await socket.send_json({"type": "error", "error": error})
+        finally:
+            call.sockets.discard(events)
+            telling.cancel()
         return socket
 
     async def reject(self, request: web.Request, project: str) -> web.Response:
@@ -196,6 +207,13 @@ class _Api:
         if found is None:
             raise _error(web.HTTPNotFound, "No call with this id.", code="call_id_not_found")
         return found
+
+
+async def _tell_all(socket: web.WebSocketResponse, events: "asyncio.Queue[dict[str, Any] | None]") -> None:
+    with contextlib.suppress(ConnectionError):
+        while (event := await events.get()) is not None:
+            await socket.send_json(event)
+        await socket.close()
 
 
 def _event_type(text: str) -> object:

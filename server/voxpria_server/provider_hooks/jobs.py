@@ -86,9 +86,8 @@ async def _answer(parts: dict[str, Any], ringing: Row, project: Project, *, may_
         with suppress(RefusedError, UnreachableError):  # nobody will answer: its caller, or a stand-in, need not wait
             await openai.reject(project, ringing.provider_call_id, _UNAVAILABLE)
         raise
-    await _close(database, ringing, "accepted", None, call_id=call.id)
-    if call.config.get("first_message") and not await openai.greet(project, ringing.provider_call_id):
-        _log.warning("the agent could not be told to speak first")
+    speaks_first = bool(call.config.get("first_message"))
+    await _close(database, ringing, "accepted", None, call_id=call.id, speaks_first=speaks_first, heard_until=utc_now())
 
 
 async def may_come(database: Database, waited: timedelta) -> bool:
@@ -100,10 +99,11 @@ async def may_come(database: Database, waited: timedelta) -> bool:
     return not fresh or any(edge.unsent_events > _UNSENT for edge in fresh)
 
 
-async def _close(
-    database: Database, ringing: Row, status: str, reason: str | None, *, call_id: str | None = None
-) -> None:
+async def _close(database: Database, ringing: Row, status: str, reason: str | None, **accepted: object) -> None:
+    """Keep what became of a call; `accepted`: the columns of one that an agent has taken."""
     _log.info("provider's call answered", status=status, reason=reason)
-    values = {"status": status, "reason": reason, "call_id": call_id}
+    values = {"status": status, "reason": reason, **accepted}
     async with database.transaction() as conn:
         await queries.close(conn, ringing.trunk_id, ringing.provider_call_id, values, utc_now())
+        if accepted:
+            await queries.to_be_heard(conn)

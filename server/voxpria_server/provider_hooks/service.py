@@ -27,6 +27,7 @@ from voxpria_server.webhooks.signing import standard_key
 
 ANSWER = "provider-hooks:answer"
 DEFAULT_MODEL = "gpt-realtime"
+_TRANSCRIPTION_MODEL = "gpt-4o-mini-transcribe"
 _CALL_ID = "x-voxpria-call-id"
 _KEPT_HEADERS = frozenset({_CALL_ID, "to", "from", "call-id", "diversion"})
 _MAX_HEADERS = 20
@@ -115,12 +116,14 @@ def session_of(call: Row) -> dict[str, Any]:
         f'Begin the conversation by saying: "{config["first_message"]}"' if config.get("first_message") else None,
         f"Speak the language with the tag {language}, unless the caller wants another." if language else None,
     ]
-    session: dict[str, Any] = {"type": "realtime", "model": call.model or DEFAULT_MODEL}
+    # no format: SIP negotiates that; without a transcription the caller's words are told to nobody
+    audio: dict[str, Any] = {"input": {"transcription": {"model": _TRANSCRIPTION_MODEL}}}
+    if call.voice:
+        audio["output"] = {"voice": call.voice}
+    session: dict[str, Any] = {"type": "realtime", "model": call.model or DEFAULT_MODEL, "audio": audio}
     instructions = "\n\n".join(part for part in parts if part)
     if instructions:
         session["instructions"] = instructions
-    if call.voice:
-        session["audio"] = {"output": {"voice": call.voice}}
     return session
 
 

@@ -5,7 +5,7 @@ through the REST API, with what the agent is to be like.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -13,8 +13,10 @@ from urllib.parse import quote
 import aiohttp
 import httpx2
 
+from voxpria_server.kit.clock import utc_now
 from voxpria_server.providers.base import Mode, NumberOrder, RefusedError, Taken, UnreachableError, is_there
 from voxpria_server.providers.hosts import api_url, region_of
+from voxpria_server.providers.openai_said import Dictation, Said
 from voxpria_server.settings import Settings
 
 INCOMING_CALL = "realtime.call.incoming"
@@ -24,9 +26,11 @@ _BUSY = frozenset({408, 409, 425, 429})
 _CLOSED = frozenset({403, 404})
 _REASON_LENGTH = 300
 _MAX_PAGES = 20
-_GREETING_SECONDS = 10.0
-_LOOK_SECONDS = 0.2
+_ATTACH_SECONDS = 10.0
+_HEARTBEAT_SECONDS = 30.0
 _LONGEST_EVENT_BYTES = 1 << 20
+_UNTIMED = aiohttp.ClientTimeout(total=None)
+"""A call has no end of its own here; a peer that is gone answers no heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +115,45 @@ class OpenAI:
         """Have a ringing call answered by an agent that is as `session` says; raise as `arm` does."""
         _content(await self._send(project, "POST", f"/v1/realtime/calls/{call_id}/accept", session))
 
-    async def greet(self, project: Project, call_id: str) -> bool:
-        """Have the agent of an accepted call speak first; False if it could not be told so within 10 s.
+    async def attend(
+        self,
+        project: Project,
+        call_id: str,
+        *,
+        speaks_first: Callable[[], Awaitable[bool]],
+        on_said: Callable[[Said], Awaitable[None]],
+    ) -> bool:
+        """Follow an accepted call over its own socket until that is closed; False if there is no such call.
 
-        That goes over the call's own socket, which is there once the call is; closing it leaves the call alone. An
-        agent speaks without it too, once the caller has said something.
+        It is there once the call is, and closed when that ends; our closing it leaves the call alone. Once on it
+        `speaks_first` is asked whether the agent is to begin. Raises as `arm` does.
         """
         url = f"{self._base_url(project)}/v1/realtime?call_id={quote(call_id, safe='')}"
+        dictation = Dictation()
         try:
-            async with asyncio.timeout(_GREETING_SECONDS), aiohttp.ClientSession(trust_env=False) as http:
-                while not (is_there := await _begin(http, url, _headers(project))):  # noqa: ASYNC110  (it is theirs)
-                    await asyncio.sleep(_LOOK_SECONDS)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            return False
-        return is_there
+            async with aiohttp.ClientSession(timeout=_UNTIMED, trust_env=False) as http:
+                async with asyncio.timeout(_ATTACH_SECONDS):
+                    socket = await http.ws_connect(
+                        url, headers=_headers(project), heartbeat=_HEARTBEAT_SECONDS, max_msg_size=_LONGEST_EVENT_BYTES
+                    )
+                async with socket:
+                    if await speaks_first():
+                        await socket.send_json({"type": "response.create"})
+                    async for message in socket:
+                        if message.type is not aiohttp.WSMsgType.TEXT:
+                            break
+                        if said := dictation.hear(message.data, utc_now()):
+                            await on_said(said)
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status == httpx2.codes.NOT_FOUND:
+                return False
+            reason = f"OpenAI answered {error.status}"
+            if error.status in _BUSY or error.status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+                raise UnreachableError(reason) from error
+            raise RefusedError(reason) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnreachableError("OpenAI did not answer") from error
+        return True
 
     async def reject(self, project: Project, call_id: str, status_code: int) -> None:
         """Refuse a ringing call with a SIP status code; raise as `arm` does."""
@@ -166,23 +195,6 @@ class OpenAI:
 
 def _headers(project: Project) -> dict[str, str]:
     return {"Authorization": f"Bearer {project.api_key}", "OpenAI-Project": project.project_id}
-
-
-async def _begin(http: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> bool:
-    """Ask for a response over a call's socket, and wait until it is begun; False if there is no such call yet."""
-    try:
-        async with http.ws_connect(url, headers=headers, max_msg_size=_LONGEST_EVENT_BYTES) as socket:
-            await socket.send_json({"type": "response.create"})
-            async for message in socket:
-                kind = message.json().get("type") if message.type is aiohttp.WSMsgType.TEXT else None
-                if kind == "error":
-                    raise ValueError(kind)
-                if kind == "response.created":
-                    return True
-    except aiohttp.WSServerHandshakeError as error:
-        if error.status != httpx2.codes.NOT_FOUND:
-            raise
-    return False
 
 
 def _armed(content: object) -> Armed:
