@@ -9,7 +9,7 @@ import pytest
 from routes_of_tests import AGENT, CARRIER, number_on, trunk_to
 from rtp_peer import G722, PCMU, Codec, RtpPeer, rtp_peer
 from running_edge import Call, RunningEdge, until
-from sipp_tool import Sipp, body, sipp
+from sipp_tool import SCENARIOS, Sipp, body, sipp
 from test_media import hear_each_other
 from voxpria_routing.events import Measured
 from voxpria_routing.snapshot import Trunk
@@ -156,21 +156,38 @@ def test_a_hold_without_music_is_no_fault_of_the_audio(
     assert call.ended.cause == "hangup"
 
 
-def test_a_codec_that_is_changed_in_vain_stays(edge: RunningEdge, number: str, agent_port: int, folder: Path) -> None:
+CHALLENGE = '401 Unauthorized\n      WWW-Authenticate: Digest realm="here", nonce="once"'
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("491 Request Pending", 491), (CHALLENGE, 500)],
+    ids=["refused", "challenged for credentials that the trunk has not"],
+)
+def test_a_codec_that_is_changed_in_vain_stays(
+    edge: RunningEdge, number: str, agent_port: int, folder: Path, answer: str, told: int
+) -> None:
     """RFC 3261 section 14.1: an offer that is refused changes nothing, though rtpengine had acted on it."""
-    scenarios = "carrier_changes_its_codec_in_vain", "agent_refuses_a_new_offer"
+    scenarios = [folder / "carrier_changes_its_codec_in_vain", folder / "agent_refuses_a_new_offer"]
+    for scenario in scenarios:
+        text = (SCENARIOS / f"{scenario.name}.xml").read_text().replace("491 Request Pending", answer)
+        scenario.with_suffix(".xml").write_text(text.replace('response="491"', f'response="{told}"'))
     with (
         rtp_peer(CARRIER, PCMU, 440) as caller,
         rtp_peer(AGENT, PCMU, 1000) as agent,
-        sides(edge, folder, trunk_to(agent_port), number, (scenarios[0], caller), (scenarios[1], agent)) as (
-            client,
-            server,
-        ),
+        sides(
+            edge,
+            folder,
+            trunk_to(agent_port),
+            number,
+            (str(scenarios[0]), caller),
+            (str(scenarios[1]), agent),
+        ) as (client, server),
     ):
         agent.talk(described(server, "INVITE"))
         caller.talk(described(client, "SIP/2.0 200"))
         described(server, "INVITE", 2)
-        until("the refusal", lambda: "SIP/2.0 491" in client.messages)
+        until("the refusal", lambda: f"SIP/2.0 {told}" in client.messages)
         caller.forget()
         agent.forget()
         hear_each_other(caller, agent)
