@@ -221,6 +221,17 @@ async def test_a_call_that_ended_before_it_had_a_record_is_known_by_its_transact
         assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
 
 
+async def test_a_call_whose_end_is_told_before_its_invite_is_over(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        question = invite()
+        transaction = f"{question['index']}:{question['label']}"
+        await at.hear(ended("", asked=transaction, cause="canceled", code=487), question)
+        assert not at.book.open_calls
+        assert [kind for kind, _ in await at.told()] == ["Invited", "Ended"]
+        await at.hear(invite(index=1, label=5))
+        assert len(at.book.open_calls) == 1
+
+
 async def test_messages_of_unknown_calls_are_acknowledged_and_change_nothing(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         said = [progress("ringing", "call_x"), progress("answered", "call_x"), ended("call_x"), ended("", asked="")]

@@ -98,7 +98,7 @@ def opened(
         is_outbound=decision.is_outbound,
         sip_call_id=messages.text(invite.call_id),
         from_tag=messages.text(invite.from_tag),
-        asked=f"{invite.index}:{invite.label}",
+        asked=invite.asked,
         cseq=invite.cseq,
         marks=marks_of(invite),
         to_caller=legs.to_caller(invite),

@@ -30,6 +30,7 @@ from voxpria_edge.proxy.kamailio import Evapi
 
 _log = structlog.get_logger(__name__)
 
+_MOST_EARLY = 1000
 _INTERVAL_TOO_SMALL = 422
 """RFC 4028 section 6: the caller is to ask again, with the session's length that the answer names."""
 
@@ -60,6 +61,8 @@ class Desk:
         self._repeats = Repeats(book)
         self._broken = Lately(REPEATED_SECONDS)
         """What was refused by Kamailio itself, as it came."""
+        self._early: dict[str, messages.Ended] = {}
+        """Ends that were told before their INVITE, by its transaction: a CANCEL is another process's of Kamailio's."""
         self._backlog: list[messages.Told] | None = None
         self._live: set[str] = set()
         self._waiting: Waiting[Challenged] = Waiting(self._unanswered)
@@ -132,6 +135,7 @@ class Desk:
         match message:
             case messages.Invite():
                 self._answer(message)
+                self._end_early(message)
             case messages.Broken():
                 self.note_broken(message)
             case messages.Tried():
@@ -255,8 +259,19 @@ class Desk:
     def _stays_refused(self, refused: TooShort) -> None:
         self._note_end(refused.ended, self._book.calls.get(refused.call.id))
 
+    def _end_early(self, invite: messages.Invite) -> None:
+        """End a call whose caller gave up before we had heard of it; Kamailio lets our answer to it be."""
+        early = self._early.pop(invite.asked, None)
+        call = self._meant(early) if early else None
+        if early is not None and call is not None:
+            self._note_end(early, call)
+
     def _note_end(self, message: messages.Ended, call: Call | None) -> None:
         if call is None:
+            if message.asked and not message.record:
+                while len(self._early) >= _MOST_EARLY:
+                    self._early.pop(next(iter(self._early)))
+                self._early[message.asked] = message
             self._book.remember(message.id, None, [])
         else:
             self._book.remember(message.id, *endings.ended(call, message))

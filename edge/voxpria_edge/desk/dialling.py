@@ -62,7 +62,7 @@ class Dialling:
         self._admission.dialled(half.record, half.target)
         call = self._book.calls.get(half.record)
         if call is not None and not call.asked:  # no INVITE of its own came in
-            call = msgspec.structs.replace(call, asked=f"{invite.index}:{invite.label}", cseq=invite.cseq)
+            call = msgspec.structs.replace(call, asked=invite.asked, cseq=invite.cseq)
         self._book.remember(invite.id, call, [])
 
     def expect(self, call: Call, decision: Dial) -> None:

@@ -44,6 +44,11 @@ class Invite(msgspec.Struct, frozen=True, tag_field="kind", tag="invite"):
     session: int = 0
     """-1: its session description can't be read, by Kamailio or by rtpengine."""
 
+    @property
+    def asked(self) -> str:
+        """Return the name of its transaction, as `Ended.asked` has it."""
+        return f"{self.index}:{self.label}"
+
 
 class Broken(msgspec.Struct, frozen=True, tag_field="kind", tag="broken"):
     """An INVITE that Kamailio has refused by itself; see `voxpria_edge.desk.broken`."""
