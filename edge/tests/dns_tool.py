@@ -1,6 +1,7 @@
 """A real DNS server (nsd) on loopback, and parts of the edge that ask nobody else."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +13,8 @@ import dns.message
 import dns.query
 from running_edge import until
 
-ADDRESS = "127.0.53.1"
+ADDRESS = f"127.53.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+"""Of this run of tests alone: port 53 is there once an address."""
 ZONE = "carrier.test"
 _HEAD = f"""$ORIGIN {ZONE}.
 $TTL 1

@@ -46,12 +46,13 @@ def test_loss_and_jitter_count_against_the_side_whose_packets_they_befell(
 def agrees(found: Direction, reported: list[Reported]) -> None:
     """Check that figures are those that the other end reported, at whatever time before the end.
 
-    What was lost since the last report of a side that loses packets itself is not known apart from its own.
+    What was lost since the last report of a side that loses packets itself is not known apart from its own: a packet in
+    eight of up to three seconds, on a busy machine.
     """
     for figure, said in (
         (found.loss_percent, [each.loss_percent for each in reported]),
         (found.jitter_ms, [each.jitter_ms for each in reported]),
     ):
         assert min(said) - 1 <= figure <= max(said) + 1
-    room = found.packets / 50
+    room = found.packets / 20
     assert any(abs(found.lost - each.lost) <= room for each in reported)
