@@ -64,7 +64,8 @@ class Soak:
             trunk["config"] = {"server": "sip.test.voxpria.com", "record": name == "inbound", **config}
             trunk_id = self.product.api("POST", "/sip/trunks", trunk, expect=201)["id"]
             for number in INBOUND if name == "inbound" else ["+15555557801"]:
-                body = {"phone_number": number, "trunk_id": trunk_id}
+                # whoever vanishes leaves the other side talking, and that is ended by max_duration alone
+                body = {"phone_number": number, "trunk_id": trunk_id, "config": {"max_duration": 60}}
                 imported = self.product.api("POST", "/phone-numbers/import", body, expect=201)
                 self.product.api("POST", f"/phone-numbers/{imported['id']}/provision", expect=200)
             if name == "inbound":
