@@ -57,7 +57,7 @@ class Soak:
 
     def set_up(self) -> None:
         """Make trunks and numbers: one that places calls, those that are called, one that is called oddly."""
-        self.product.number_with_a_carrier(OURS, username="soak", password="soak", first_message="Hello.")  # noqa: S106
+        self.product.number_with_a_carrier(OURS, username="soak", password="soak", max_duration=60)  # noqa: S106
         own = {"username": "test_user", "password": "test_pass"}
         for name, config in (("inbound", {}), ("odd", {"allowed_addresses": [ODD]})):
             trunk = {"name": name, "provider": "generic", "credentials": own}
