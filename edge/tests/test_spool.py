@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import msgspec
@@ -95,6 +96,17 @@ async def test_what_is_reported_is_forgotten_and_what_was_refused_is_kept_aside(
         assert spool.unsent == 1
         await spool.commit(Change([Ringing(id="one", call_id="one", at=AT)]))
         assert spool.unsent == 2
+
+
+async def test_what_was_refused_is_kept_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxpria_edge.calls.spool._MOST_REFUSED", 3)
+    async with opened(tmp_path / "spool.sqlite") as spool:
+        for name in "abcde":
+            await spool.commit(change(name))
+            [(place, event)] = await spool.oldest(1)
+            await spool.reported([place], {event.id: "no such account"})
+        with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as db:
+            assert [id_ for (id_,) in db.execute("SELECT id FROM dead ORDER BY rowid")] == ["c", "d", "e"]
 
 
 async def test_a_forgotten_call_is_gone_at_the_next_start(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ _HEARD_FOR_SECONDS = 600.0
 """What was acknowledged may still be on its way a second time. No command is repeated for longer."""
 _MOST_AT_ONCE = 1000
 _MOST_WAITING = 10_000
+_MOST_REFUSED = 10_000
+"""Kept aside, for whoever looks for the fault; then the oldest go."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Spool:
         return await self._do(look)
 
     async def reported(self, places: Sequence[int], refused: Mapping[str, str]) -> None:
-        """Forget reported events; keep those that were refused for good (by id, with the error) aside.
+        """Forget reported events; keep the last 10,000 that were refused for good (by id, with the error) aside.
 
         This is on disk with the next commit only, so that the next report does not wait for the disk. What is reported
         twice, after a crash, is taken once.
@@ -186,6 +188,8 @@ class Spool:
                     for id_, error in refused.items():
                         copy = "INSERT OR REPLACE INTO dead SELECT id, ?, body FROM outbox WHERE id = ?"
                         db.execute(copy, (error, id_))
+                    if refused:
+                        db.execute(f"DELETE FROM dead WHERE rowid <= (SELECT max(rowid) FROM dead) - {_MOST_REFUSED}")  # noqa: S608  (a number of ours)
                     db.executemany("DELETE FROM outbox WHERE seq = ?", [(place,) for place in places])
             finally:
                 self._db.execute("PRAGMA synchronous=FULL")
