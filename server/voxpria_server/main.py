@@ -27,11 +27,8 @@ from voxpria_server.parts import (
     END_SECONDS,
     Parts,
     close_parts,
-    create_courier,
-    create_lookout,
+    create_background,
     create_parts,
-    create_scribe,
-    create_worker,
 )
 from voxpria_server.protocol import protocol
 from voxpria_server.reference import endpoints as reference
@@ -49,13 +46,12 @@ def create_app(settings: Settings) -> FastAPI:
             setattr(app.state, name, part)
         try:
             await _seed(settings, parts)
-            app.state.worker = worker = create_worker(settings, parts)
-            app.state.scribe = scribe = create_scribe(parts)
-            others = create_courier(settings, parts), create_lookout(parts), scribe
-            for each in (worker, *others):
+            background = create_background(settings, parts)
+            for name, each in background.items():
+                setattr(app.state, name, each)
                 each.start()
             yield
-            await asyncio.gather(*(each.stop() for each in (worker, *others)))
+            await asyncio.gather(*(each.stop() for each in background.values()))
         finally:
             await close_parts(parts)
 

@@ -99,22 +99,13 @@ async def close_parts(parts: Parts) -> None:
     )
 
 
-def create_worker(settings: Settings, parts: Parts) -> Worker:
-    """Return the worker of this process, not yet started."""
+def create_background(settings: Settings, parts: Parts) -> dict[str, Worker | Courier | Lookout | Scribe]:
+    """Return what works in a process beside requests, by name, not yet started: each has `start` and `stop`."""
+    database, sealer = parts["database"], parts["sealer"]
     make_app = partial(create_app, settings.database_url.get_secret_value(), BLUEPRINTS)
-    return Worker(make_app, parts, concurrency=JOBS_AT_ONCE)
-
-
-def create_courier(settings: Settings, parts: Parts) -> Courier:
-    """Return what brings webhooks in this process, not yet started."""
-    return Courier(parts["database"], parts["sealer"], parts["webhook_sender"], settings.webhook_attempts_per_minute)
-
-
-def create_scribe(parts: Parts) -> Scribe:
-    """Return what takes down, in this process, what is said in calls to OpenAI; not yet started."""
-    return Scribe(parts["database"], parts["sealer"], parts["providers"]["openai"])
-
-
-def create_lookout(parts: Parts) -> Lookout:
-    """Return what looks, from this process, how all is, not yet started."""
-    return Lookout(parts)
+    return {
+        "worker": Worker(make_app, parts, concurrency=JOBS_AT_ONCE),
+        "courier": Courier(database, sealer, parts["webhook_sender"], settings.webhook_attempts_per_minute),
+        "lookout": Lookout(parts),
+        "scribe": Scribe(database, sealer, parts["providers"]["openai"]),
+    }

@@ -9,15 +9,7 @@ import signal
 from voxpria_server.kit import logs, tracing
 from voxpria_server.kit.ending import end_process_within
 from voxpria_server.migrations import migrate_when_up
-from voxpria_server.parts import (
-    END_SECONDS,
-    close_parts,
-    create_courier,
-    create_lookout,
-    create_parts,
-    create_scribe,
-    create_worker,
-)
+from voxpria_server.parts import END_SECONDS, close_parts, create_background, create_parts
 from voxpria_server.settings import Settings
 
 
@@ -26,12 +18,7 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     parts = create_parts(settings)
-    background = (
-        create_worker(settings, parts),
-        create_courier(settings, parts),
-        create_lookout(parts),
-        create_scribe(parts),
-    )
+    background = create_background(settings, parts).values()
     for each in background:
         each.start()
     await stopped.wait()

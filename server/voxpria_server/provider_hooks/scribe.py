@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,7 +35,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _FIRST_WORDS = timedelta(seconds=10)
 """An agent that could not be told in time to begin is not told any more: the caller will have spoken."""
 _STOP_SECONDS = 1.0
-_TROUBLE = (DatabaseUnavailableError, sa.exc.DBAPIError, asyncpg.PostgresError)
+_TROUBLE = (DatabaseUnavailableError, sa.exc.DBAPIError)
 
 Key = tuple[str, str]
 """Trunk and OpenAI's id of the call."""
