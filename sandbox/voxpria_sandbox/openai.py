@@ -115,17 +115,17 @@ class RingingCall:
 
     def tell(self, event_type: str, **fields: object) -> None:
         """Tell all who are on the socket; nobody hears it later."""
-        event = {"type": event_type, "event_id": f"event_{secrets.token_hex(12)}", **fields}
-        for socket in self.sockets:
-            with contextlib.suppress(asyncio.QueueFull):
-                socket.put_nowait(event)
+        self._put({"type": event_type, "event_id": f"event_{secrets.token_hex(12)}", **fields})
 
     def end(self) -> None:
         """Close its sockets; there are no more."""
         self.is_over = True
+        self._put(None)
+
+    def _put(self, event: dict[str, Any] | None) -> None:
         for socket in self.sockets:
             with contextlib.suppress(asyncio.QueueFull):
-                socket.put_nowait(None)
+                socket.put_nowait(event)
 
 
 class UnauthorizedError(Exception):
